@@ -1,0 +1,1 @@
+"""ModelFlex: fits a trained recurrent network into an edge device's budget without retraining."""

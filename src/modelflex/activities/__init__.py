@@ -1,0 +1,1 @@
+"""Activities, one a file: which products are computed at a time step."""

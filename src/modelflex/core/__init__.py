@@ -1,0 +1,1 @@
+"""The core types that every other part speaks: weights, graphs, programs, recipes, costs, trials."""

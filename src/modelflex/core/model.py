@@ -1,0 +1,150 @@
+"""Models: pure, immutable data. What a layer kind means lies in its plug-in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from modelflex.core.extension import Cell, FeedForward
+from modelflex.core.weight import Weight
+from modelflex.errors import UserError
+from modelflex.registry import CELLS, LAYERS
+
+READS = ("every", "last")
+OUTPUTS = ("logits", "values")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer: `reads` says whether it runs at every step or once, on the last one."""
+
+    name: str
+    kind: str
+    inputs: int
+    units: int
+    reads: str = "every"
+
+    @property
+    def plugin(self) -> Cell | FeedForward:
+        """The cell or layer that gives this kind its meaning."""
+        known = CELLS if self.kind in CELLS.names() else LAYERS
+        if self.kind not in known.names():
+            supported = ", ".join((*CELLS.names(), *LAYERS.names()))
+            raise UserError(
+                f"layer '{self.name}' is of the unsupported kind '{self.kind}'",
+                f"one of {supported}",
+                "leave it outside the model or bring a plug-in for it",
+            )
+        plugin: Cell | FeedForward = known.get(self.kind)
+        return plugin
+
+    @property
+    def weight_shapes(self) -> dict[str, tuple[int, int]]:
+        """Full weight name → (outputs, inputs)."""
+        shapes = self.plugin.shapes(self.inputs, self.units)
+        return {f"{self.name}.{w}": shape for w, shape in shapes.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network: layers in order, and the weight of every affine map by its full name.
+
+    Attributes:
+        output: "logits" (divergence is KL of the softmax) or "values" (divergence is relative error).
+        meta: free-form notes (JSON values); never read by computations.
+    """
+
+    name: str
+    layers: tuple[Layer, ...]
+    weights: Mapping[str, Weight]
+    output: str = "logits"
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_weights(self, weights: Mapping[str, Weight]) -> Model:
+        """The same network with some weights replaced."""
+        return replace(self, weights={**self.weights, **weights})
+
+    @property
+    def inputs(self) -> int:
+        """Features of one input step."""
+        return self.layers[0].inputs
+
+    @property
+    def outputs(self) -> int:
+        """Elements of one output."""
+        return self.layers[-1].units
+
+    @property
+    def per_step(self) -> bool:
+        """Whether there is an output at every step (many-to-many) or one a sequence."""
+        return all(layer.reads == "every" for layer in self.layers)
+
+    @property
+    def numeric(self) -> str:
+        """ "float" while every weight is uncompressed, "integer" otherwise."""
+        return "float" if all(w.is_float for w in self.weights.values()) else "integer"
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes stored for all weights, biases and scales."""
+        return sum(w.nbytes for w in self.weights.values())
+
+
+def check_model(model: Model) -> Model:
+    """Return `model` if its layers chain and its weights fit them.
+
+    Raises:
+        UserError: names the layer or weight, what was found and what was expected.
+    """
+    if not model.layers:
+        raise UserError(f"model '{model.name}' has no layer", "at least one")
+    if model.output not in OUTPUTS:
+        raise UserError(f"model output is '{model.output}'", f"one of {', '.join(OUTPUTS)}")
+    names = [layer.name for layer in model.layers]
+    if len(set(names)) != len(names):
+        raise UserError(f"layer names repeat: {', '.join(names)}", "a name of its own for every layer")
+    wanted: dict[str, tuple[int, int]] = {}
+    before: Layer | None = None
+    for layer in model.layers:
+        _check_layer(layer, before)
+        wanted |= layer.weight_shapes
+        before = layer
+    for name, shape in wanted.items():
+        if name not in model.weights:
+            raise UserError(f"weight '{name}' is missing", f"a matrix of {shape[0]}×{shape[1]}")
+        found = model.weights[name].shape
+        if found != shape:
+            raise UserError(
+                f"weight '{name}' is {found[0]}×{found[1]}",
+                f"{shape[0]}×{shape[1]} (outputs × inputs)",
+                "check the sizes and the order of rows and columns",
+            )
+    extra = set(model.weights) - set(wanted)
+    if extra:
+        raise UserError(f"weights that no layer uses: {', '.join(sorted(extra))}", "none")
+    return model
+
+
+def _check_layer(layer: Layer, before: Layer | None) -> None:
+    if layer.reads not in READS:
+        raise UserError(f"layer '{layer.name}' reads '{layer.reads}'", f"one of {', '.join(READS)}")
+    recurrent = isinstance(layer.plugin, Cell)
+    if layer.inputs < 1 or layer.units < 1:
+        raise UserError(f"layer '{layer.name}' has {layer.inputs} inputs, {layer.units} units", "≥ 1")
+    if before is None:
+        if layer.reads == "last" and not recurrent:
+            raise UserError(f"the first layer '{layer.name}' reads the last step", "'every'")
+        return
+    if layer.inputs != before.units:
+        raise UserError(
+            f"layer '{layer.name}' has {layer.inputs} inputs",
+            f"{before.units}, the units of '{before.name}' before it",
+        )
+    if before.reads == "last" and layer.reads != "last":
+        raise UserError(
+            f"layer '{layer.name}' reads every step after '{before.name}' has read only the last",
+            "'last' from there on",
+        )
+    if recurrent and layer.reads == "last":
+        raise UserError(f"recurrent layer '{layer.name}' reads the last step", "'every'")

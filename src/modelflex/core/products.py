@@ -1,0 +1,290 @@
+"""The product table: what platforms price, for one recipe or for millions at once.
+
+A row is one product (weight, choice, link) or the elementwise work of one layer. A row comes from a
+footprint, before anything is compressed, or from a program and the counters of its run; both ways
+agree (a contract test checks it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from modelflex.core.fixed import Array
+from modelflex.core.graph import PRIMITIVES, Graph
+from modelflex.core.layout import Geometry
+from modelflex.core.model import Model
+from modelflex.core.profile import Profile
+from modelflex.core.program import Program
+from modelflex.core.recipe import Choice
+from modelflex.core.weight import FLOAT_BITS
+
+STATE_BYTES = {"fx": 4, "float32": 4, "code": 2, "acc": 8, "delta": 4, "mask": 1}
+"""Bytes of one element of a carried value in the portable layout of docs/arithmetic.md."""
+
+
+@dataclass(frozen=True)
+class ProductRow:
+    """One row; bytes and counts are for one run of the product unless named otherwise.
+
+    Attributes:
+        site: weight/link, or "layer/elementwise".
+        layout: of the weights; "" for elementwise rows.
+        m, k: y[m] = A[m, k]·x[k]; for elementwise rows m results and k = 0.
+        block: inputs that share a fetch unit.
+        weight_bits, activation_bits: operand widths (32 means float32; 0 for elementwise rows).
+        macs: multiply-accumulates with every input active.
+        stored_bytes: codes, scales and bias.
+        units, unit_bytes: fetch units of the matrix and the bytes of each.
+        fixed_bytes: read at each run whatever is active: scales, and the bias where there is no M.
+        reset_bytes: read once a sequence: the bias as the first value of M.
+        runs_per_step: 1, or 1/T for what runs once a sequence of T steps.
+        density, density_low, density_high: share of units read: expected, and the interval it lies in.
+        active, active_low, active_high: share of inputs whose products are computed, likewise.
+        state_bytes: carried state.
+        dense_macs: multiply-accumulates of the uncompressed product.
+    """
+
+    site: str
+    layout: str
+    m: int
+    k: int
+    block: int
+    weight_bits: int
+    activation_bits: int
+    macs: int
+    stored_bytes: float
+    units: int
+    unit_bytes: float
+    fixed_bytes: float
+    reset_bytes: float
+    runs_per_step: float
+    density: float = 1.0
+    density_low: float = 1.0
+    density_high: float = 1.0
+    active: float = 1.0
+    active_low: float = 1.0
+    active_high: float = 1.0
+    state_bytes: float = 0.0
+    dense_macs: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class ProductTable:
+    """Rows as a struct of arrays.
+
+    Attributes:
+        columns: field of `ProductRow` → array [rows].
+        row_start: choice number c owns the rows row_start[c] … row_start[c+1]−1; [choices + 1].
+        steps: T, mean time steps of a sequence.
+    """
+
+    columns: Mapping[str, Array]
+    row_start: Array
+    steps: float
+
+    def __getitem__(self, name: str) -> Array:
+        return self.columns[name]
+
+    @property
+    def rows(self) -> int:
+        """How many rows."""
+        return int(self.row_start[-1])
+
+    def optimistic(self) -> ProductTable:
+        """The same rows at the low end of their density intervals."""
+        low = {"density": self["density_low"], "active": self["active_low"]}
+        return replace(self, columns={**self.columns, **low})
+
+    def per_choice(self, column: Array) -> Array:
+        """Sum a column [rows] over the rows of every choice: [choices]."""
+        padded = np.concatenate([[0.0], np.cumsum(column)])
+        return padded[self.row_start[1:]] - padded[self.row_start[:-1]]
+
+    def total(self, column: Array, choices: Array) -> Array:
+        """Sum a column [rows] over whole recipes: `choices` [recipes, weights] → [recipes]."""
+        return self.per_choice(column)[choices].sum(axis=1)
+
+    @property
+    def fetch_bytes_per_step(self) -> Array:
+        """Weight bytes read per time step, [rows]; see `Cost.weight_fetch_bytes_per_step`."""
+        per_run = self["units"] * self["unit_bytes"] * self["density"] + self["fixed_bytes"]
+        return per_run * self["runs_per_step"] + self["reset_bytes"] / self.steps
+
+
+def make_table(choices: Sequence[Sequence[ProductRow]], steps: float) -> ProductTable:
+    """A table from the rows of every choice, in the order of the choice numbers."""
+    rows = [row for choice in choices for row in choice]
+    columns = {f.name: np.array([getattr(row, f.name) for row in rows]) for f in fields(ProductRow)}
+    start = np.concatenate([[0], np.cumsum([len(choice) for choice in choices])])
+    return ProductTable(columns, start.astype(np.int64), steps)
+
+
+def bias_bits(format_bits: int) -> int:
+    """Bits of a stored bias: 8 beside weights of at most 4 bits, else 16."""
+    return 8 if format_bits <= 4 else 16
+
+
+@dataclass(frozen=True)
+class Density:
+    """Shares (expected, low, high) of fetch units and of inputs that are active under an activity."""
+
+    units: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    inputs: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+def footprint(
+    site: str,
+    shape: tuple[int, int],
+    choice: Choice,
+    *,
+    gates: int,
+    has_bias: bool,
+    runs_per_step: float,
+    densities: Sequence[Density],
+) -> list[ProductRow]:
+    """Rows of a weight [out, in] under a choice, without compressing it.
+
+    Args:
+        gates: row groups of the weight, for scales shared within a group.
+        has_bias: whether the weight carries a bias once compressed.
+        densities: one for each product of the structure.
+    """
+    rows = []
+    products = choice.structure.geometries(*shape)
+    bits = choice.format.stored_bits
+    for link, ((layout, geo), density) in enumerate(zip(products, densities, strict=True)):
+        scale_bytes = 2 * choice.format.scales(geo.rows, gates) + 1
+        last = link == len(products) - 1
+        bias = geo.out * bias_bits(bits) // 8 + 1 + 2 if has_bias and last else 0
+        held = choice.activity is not None
+        state = 0
+        if choice.activity is not None:
+            state = choice.activity.state_bytes(geo.out, geo.inputs, choice.activation.bits)
+        rows.append(
+            _row(
+                f"{site}/{link}", layout, geo, bits, choice.activation.bits, scale_bytes, bias,
+                held, runs_per_step, density, state, shape[0] * shape[1] if link == 0 else 0,
+            )
+        )  # fmt: skip
+    return rows
+
+
+def _row(
+    site: str,
+    layout: str,
+    geo: Geometry,
+    weight_bits: int,
+    activation_bits: int,
+    scale_bytes: float,
+    bias_bytes: float,
+    held: bool,
+    runs_per_step: float,
+    density: Density,
+    state_bytes: float,
+    dense_macs: int,
+) -> ProductRow:
+    return ProductRow(
+        site=site,
+        layout=layout,
+        m=geo.out,
+        k=geo.inputs,
+        block=geo.block,
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+        macs=geo.macs,
+        stored_bytes=(geo.codes * weight_bits + 7) // 8 + scale_bytes + bias_bytes,
+        units=geo.units,
+        unit_bytes=geo.unit_codes * weight_bits / 8,
+        fixed_bytes=scale_bytes + (0 if held else bias_bytes),
+        reset_bytes=bias_bytes if held else 0,
+        runs_per_step=runs_per_step,
+        density=density.units[0],
+        density_low=density.units[1],
+        density_high=density.units[2],
+        active=density.inputs[0],
+        active_low=density.inputs[1],
+        active_high=density.inputs[2],
+        state_bytes=state_bytes,
+        dense_macs=dense_macs,
+    )
+
+
+def program_rows(program: Program, profile: Profile, model: Model) -> list[list[ProductRow]]:
+    """Product rows of a program with the densities that a run measured, grouped by weight."""
+    steps = profile.steps / profile.sequences
+    once = {layer.name for layer in model.layers if layer.reads == "last"}
+    groups: dict[str, list[ProductRow]] = {}
+    for site, product in program.products.items():
+        counts, geo = profile.sites[site], product.geometry
+        held = product.link is not None and product.link.activity is not None
+        units = counts.units / max(counts.runs * geo.units, 1)
+        active = counts.active / max(counts.runs * geo.inputs, 1)
+        state = 0
+        if held and product.link is not None and product.link.activity is not None:
+            state = product.link.activity.state_bytes(geo.out, geo.inputs, product.link.bits)
+        shape = model.weights[product.weight].shape
+        first = site.endswith("/0")
+        row = _row(
+            site, product.layout, geo, product.part.bits,
+            FLOAT_BITS if product.link is None else product.link.bits,
+            product.part.scale_bytes, product.bias_bytes, held,
+            1 / steps if product.weight.rsplit(".", 1)[0] in once else 1.0,
+            Density((units,) * 3, (active,) * 3), state, shape[0] * shape[1] if first else 0,
+        )  # fmt: skip
+        groups.setdefault(product.weight, []).append(row)
+    return list(groups.values())
+
+
+def elementwise_rows(program: Program, steps: float) -> list[list[ProductRow]]:
+    """One constant row for each stage: results of elementwise primitives, and the cell's state.
+
+    Encoding of inputs and rescaling of results belong to the products, so that these rows are the
+    same for every recipe.
+    """
+    return [
+        [_elementwise(stage.graph, f"{stage.name}/elementwise", stage.mode, steps)]
+        for stage in program.stages
+    ]
+
+
+_WITH_PRODUCTS = ("quantize", "delta_encode", "rescale", "slice")
+
+
+def _elementwise(graph: Graph, site: str, mode: str, steps: float) -> ProductRow:
+    results = sum(
+        graph.values[op.outputs[0]].size
+        for op in graph.ops
+        if PRIMITIVES[op.kind].elementwise and op.kind not in _WITH_PRODUCTS
+    )
+    cell = [graph.values[slot.read] for slot in graph.state if "/" not in slot.name]
+    return ProductRow(
+        site=site,
+        layout="",
+        m=results,
+        k=0,
+        block=1,
+        weight_bits=0,
+        activation_bits=0,
+        macs=0,
+        stored_bytes=0.0,
+        units=0,
+        unit_bytes=0.0,
+        fixed_bytes=0.0,
+        reset_bytes=0.0,
+        runs_per_step=1.0 if mode == "step" else 1.0 / steps,
+        state_bytes=float(sum(v.size * STATE_BYTES[v.dtype] for v in cell)),
+    )
+
+
+def program_table(program: Program, profile: Profile, model: Model) -> ProductTable:
+    """The table of a single recipe: its program with the densities that a run measured."""
+    steps = profile.steps / profile.sequences
+    return make_table([*program_rows(program, profile, model), *elementwise_rows(program, steps)], steps)
+
+
+def single_recipe(table: ProductTable) -> Array:
+    """The choice matrix [1, choices] of a table that holds one recipe."""
+    return np.arange(table.row_start.size - 1)[None, :]

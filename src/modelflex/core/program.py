@@ -1,0 +1,85 @@
+"""Programs: what is executed, priced and exported; built from a model by tracing its layers once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from modelflex.core.extension import Cell
+from modelflex.core.graph import Graph
+from modelflex.core.model import Layer, Model
+from modelflex.core.tracer import Product, Tracer, Value
+from modelflex.core.weight import Weight
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One graph with input `x` and output `y`.
+
+    Attributes:
+        name: the layer it was traced from.
+        mode: "step" runs at every time step, "once" after the last, on the last value of the stage before.
+    """
+
+    name: str
+    graph: Graph
+    mode: str
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """Ordered stages; each reads the one before it, the first reads the input.
+
+    Attributes:
+        numeric: "float" or "integer", for the whole program.
+        products: what stands behind every site.
+    """
+
+    stages: tuple[Stage, ...]
+    products: Mapping[str, Product]
+    numeric: str
+
+    @property
+    def per_step(self) -> bool:
+        """Whether there is an output at every step."""
+        return all(stage.mode == "step" for stage in self.stages)
+
+    @property
+    def outputs(self) -> int:
+        """Elements of one output."""
+        graph = self.stages[-1].graph
+        return graph.values[graph.outputs["y"]].size
+
+
+def build_program(model: Model) -> Program:
+    """Trace every layer of the model; an uncompressed model gives a float program."""
+    stages: list[Stage] = []
+    products: dict[str, Product] = {}
+    for layer in model.layers:
+        tracer = Tracer(model.numeric)
+        weights = {name: model.weights[name] for name in layer.weight_shapes}
+        graph = _trace_layer(tracer, layer, weights)
+        stages.append(Stage(layer.name, graph, "once" if layer.reads == "last" else "step"))
+        products |= tracer.products
+    return Program(tuple(stages), products, model.numeric)
+
+
+def _trace_layer(tracer: Tracer, layer: Layer, weights: Mapping[str, Weight]) -> Graph:
+    x = tracer.input("x", layer.inputs)
+    params = {
+        name.removeprefix(layer.name + "."): _affine(tracer, name, weight)
+        for name, weight in weights.items()
+    }
+    plugin = layer.plugin
+    if isinstance(plugin, Cell):
+        state = {s: tracer.state(s, layer.units, tracer.real) for s in plugin.states}
+        y, after = plugin.step(tracer, x, state, params)
+        for name in plugin.states:
+            tracer.set_state(name, after[name])
+    else:
+        y = plugin.apply(tracer, x, params)
+    return tracer.finish({"y": y})
+
+
+def _affine(tracer: Tracer, name: str, weight: Weight) -> Callable[[Value], Value]:
+    return lambda x: weight.lower(tracer, name, x)

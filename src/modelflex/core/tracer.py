@@ -1,0 +1,183 @@
+"""The tracer: the namespace in which cells and weights record their primitives as a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from modelflex.core.fixed import FX_ONE, Array, Multiplier, as_multiplier
+from modelflex.core.graph import PRIMITIVES, Graph, Op, StateSlot, ValueType
+from modelflex.core.layout import Geometry, geometry
+from modelflex.core.weight import Link, Part, Weight, bias_codes
+
+
+@dataclass(frozen=True)
+class Value:
+    """A vector in the graph under construction."""
+
+    id: int
+    size: int
+    dtype: str
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """What a product's ops need to know about it, keyed by its site.
+
+    Attributes:
+        site: weight/link.
+        weight: the name of the weight it belongs to.
+        part, layout, geometry: the stored codes and how they lie.
+        link: the code format of its input (None in float programs).
+        bias: added to each result: float32 [out] in float programs, int64 accumulator units [out] in
+            integer programs, or None. Under delta it is the first value of M.
+        bias_bytes: bytes stored for the bias.
+        encode, rescale: integer constants of `quantize` and `rescale` (None in float programs).
+    """
+
+    site: str
+    weight: str
+    part: Part
+    layout: str
+    geometry: Geometry
+    link: Link | None
+    bias: Array | None
+    bias_bytes: int
+    encode: Multiplier | None
+    rescale: Multiplier | None
+
+
+class Tracer:
+    """Records primitives; `numeric` is "float" or "integer" for the whole program."""
+
+    def __init__(self, numeric: str) -> None:
+        self.numeric = numeric
+        self.real = "fx" if numeric == "integer" else "float32"
+        self.products: dict[str, Product] = {}
+        self._values: list[ValueType] = []
+        self._ops: list[Op] = []
+        self._inputs: dict[str, int] = {}
+        self._state: dict[str, tuple[int, Array | None]] = {}
+        self._writes: dict[str, int] = {}
+
+    # --- the graph -------------------------------------------------------------------------------
+    def _value(self, size: int, dtype: str) -> Value:
+        self._values.append(ValueType(size, dtype))
+        return Value(len(self._values) - 1, size, dtype)
+
+    def input(self, name: str, size: int) -> Value:
+        """A named input of the graph in the program's real type."""
+        value = self._value(size, self.real)
+        self._inputs[name] = value.id
+        return value
+
+    def state(self, name: str, size: int, dtype: str, init: Array | None = None) -> Value:
+        """A value carried from step to step; zeros before the first unless `init` [size] is given."""
+        if name in self._state:
+            raise ValueError(f"two state slots are named '{name}'")
+        value = self._value(size, dtype)
+        self._state[name] = (value.id, init)
+        return value
+
+    def set_state(self, name: str, value: Value) -> None:
+        """What the slot `name` holds at the end of the step."""
+        self._writes[name] = value.id
+
+    def record(
+        self,
+        kind: str,
+        inputs: Sequence[Value],
+        outputs: Sequence[tuple[int, str]],
+        site: str | None = None,
+        **attrs: Any,
+    ) -> tuple[Value, ...]:
+        """Append one primitive; `outputs` gives (size, dtype) of each result."""
+        row = PRIMITIVES[kind]
+        if len(inputs) != row.inputs or len(outputs) != row.outputs:
+            raise ValueError(f"'{kind}' takes {row.inputs} values and makes {row.outputs}")
+        made = tuple(self._value(size, dtype) for size, dtype in outputs)
+        ids = tuple(v.id for v in inputs), tuple(v.id for v in made)
+        self._ops.append(Op(len(self._ops), kind, ids[0], ids[1], site, attrs))
+        return made
+
+    def finish(self, outputs: Mapping[str, Value]) -> Graph:
+        """The graph; every state slot must have been written."""
+        missing = set(self._state) - set(self._writes)
+        if missing:
+            raise ValueError(f"state slots never written: {', '.join(sorted(missing))}")
+        slots = tuple(
+            StateSlot(name, read, self._writes[name], init)
+            for name, (read, init) in self._state.items()
+        )
+        named = {name: value.id for name, value in outputs.items()}
+        return Graph(tuple(self._values), tuple(self._ops), dict(self._inputs), named, slots)
+
+    # --- the namespace of cells ------------------------------------------------------------------
+    def _binary(self, kind: str, a: Value, b: Value) -> Value:
+        if a.size != b.size or a.dtype != b.dtype:
+            raise ValueError(f"'{kind}' of {a.size} {a.dtype} and {b.size} {b.dtype}")
+        return self.record(kind, (a, b), ((a.size, a.dtype),))[0]
+
+    def add(self, a: Value, b: Value) -> Value:
+        return self._binary("add", a, b)
+
+    def sub(self, a: Value, b: Value) -> Value:
+        return self._binary("sub", a, b)
+
+    def mul(self, a: Value, b: Value) -> Value:
+        return self._binary("mul", a, b)
+
+    def sigmoid(self, a: Value) -> Value:
+        return self.record("sigmoid", (a,), ((a.size, a.dtype),))[0]
+
+    def tanh(self, a: Value) -> Value:
+        return self.record("tanh", (a,), ((a.size, a.dtype),))[0]
+
+    def split(self, a: Value, parts: int) -> tuple[Value, ...]:
+        """Equal consecutive pieces."""
+        size = a.size // parts
+        return tuple(
+            self.record("slice", (a,), ((size, a.dtype),), start=i * size, stop=(i + 1) * size)[0]
+            for i in range(parts)
+        )
+
+    # --- products --------------------------------------------------------------------------------
+    def product(
+        self, weight: Weight, site: str, index: int, layout: str, x: Value, bias: Part | None
+    ) -> Value:
+        """Record one product of `weight` with its input format and activity; the result is real."""
+        part = weight.parts[index]
+        block = part.codes.shape[-1] if layout == "circulant" else 1
+        out = part.codes.shape[0] * block
+        geo = geometry(layout, out, x.size, block)
+        name = site.rsplit("/", 1)[0]
+        nbytes = 0 if bias is None else bias.nbytes
+        if self.numeric == "float":
+            value = None if bias is None else bias.value().astype(np.float32)
+            self.products[site] = Product(
+                site, name, part, layout, geo, None, value, nbytes, None, None
+            )
+            return self.record("linear", (x,), ((out, "float32"),), site)[0]
+        link = weight.links[index]
+        units = np.repeat(part.row_scales(), out // part.codes.shape[0]) * link.step
+        rescale = as_multiplier(_one_per_scale(part, units) * FX_ONE)
+        encode = as_multiplier(np.array([1.0 / (link.step * FX_ONE)]))
+        integers = None if bias is None else bias_codes(weight)
+        self.products[site] = Product(
+            site, name, part, layout, geo, link, integers, nbytes, encode, rescale
+        )
+        codes = self.record("quantize", (x,), ((x.size, "code"),), site)[0]
+        if link.activity is None:
+            acc = self.record("linear", (codes,), ((out, "acc"),), site)[0]
+        else:
+            acc = link.activity.lower(self, self.products[site], codes)
+        return self.record("rescale", (acc,), ((out, self.real),), site)[0]
+
+
+def _one_per_scale(part: Part, units: Array) -> Array:
+    """One factor for each stored scale, from one for each output row."""
+    scales = 1 if part.scale is None else part.scale.mantissa.size
+    return units.reshape(scales, -1)[:, 0]

@@ -1,0 +1,1 @@
+"""Models of targets, one family a file or package; chips are files in specs/."""

@@ -1,0 +1,1 @@
+"""Weight structures, one a file."""
