@@ -98,7 +98,7 @@ class Structure(ABC):
         """(layout, sizes) of every product, without compressing; raises UserError if it cannot fit."""
 
     @abstractmethod
-    def fit(
+    def fit_weight(
         self, matrix: Array, moments: Moments | None, encode: Format, gates: int, links: tuple[Link, ...]
     ) -> Weight:
         """The weight (without bias) that stands for `matrix` [out, in].
@@ -115,7 +115,7 @@ class Structure(ABC):
     @property
     @abstractmethod
     def data_aware(self) -> bool:
-        """Whether `fit` uses calibration moments."""
+        """Whether `fit_weight` uses calibration moments."""
 
 
 class Format(ABC):
@@ -130,7 +130,7 @@ class Format(ABC):
         """Bits of one code."""
 
     @abstractmethod
-    def scales(self, rows: int, gates: int) -> int:
+    def scale_count(self, rows: int, gates: int) -> int:
         """How many scales are stored for an array of `rows` rows in `gates` groups."""
 
     @abstractmethod
@@ -162,15 +162,15 @@ class Activity(ABC):
         """Record the product of `codes` under this activity; the result is the accumulator [out]."""
 
     @abstractmethod
-    def replay(self, codes: Array, lengths: Array, block: int) -> tuple[Array, Array]:
-        """Run the encoder over recorded codes [ΣT, in] of sequences of `lengths`.
+    def replay(self, codes: Array, lengths: Array, block: int, step: float) -> tuple[Array, Array]:
+        """Run the encoder over recorded codes [ΣT, in] (of the real size `step`) of sequences of `lengths`.
 
         Returns the codes that the product sees (held values) and the mask of transmitted inputs.
         """
 
     @abstractmethod
-    def state_bytes(self, out: int, inputs: int, activation_bits: int) -> int:
-        """Bytes of the state it keeps."""
+    def state_bytes(self, out: int, inputs: int) -> int:
+        """Bytes of the state it keeps, in the widths of docs/arithmetic.md."""
 
     @abstractmethod
     def naive(self) -> Self:

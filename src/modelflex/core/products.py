@@ -156,13 +156,13 @@ def footprint(
     products = choice.structure.geometries(*shape)
     bits = choice.format.stored_bits
     for link, ((layout, geo), density) in enumerate(zip(products, densities, strict=True)):
-        scale_bytes = 2 * choice.format.scales(geo.rows, gates) + 1
+        scale_bytes = 2 * choice.format.scale_count(geo.rows, gates) + 1
         last = link == len(products) - 1
         bias = geo.out * bias_bits(bits) // 8 + 1 + 2 if has_bias and last else 0
         held = choice.activity is not None
         state = 0
         if choice.activity is not None:
-            state = choice.activity.state_bytes(geo.out, geo.inputs, choice.activation.bits)
+            state = choice.activity.state_bytes(geo.out, geo.inputs)
         rows.append(
             _row(
                 f"{site}/{link}", layout, geo, bits, choice.activation.bits, scale_bytes, bias,
@@ -224,7 +224,7 @@ def program_rows(program: Program, profile: Profile, model: Model) -> list[list[
         active = counts.active / max(counts.runs * geo.inputs, 1)
         state = 0
         if held and product.link is not None and product.link.activity is not None:
-            state = product.link.activity.state_bytes(geo.out, geo.inputs, product.link.bits)
+            state = product.link.activity.state_bytes(geo.out, geo.inputs)
         shape = model.weights[product.weight].shape
         first = site.endswith("/0")
         row = _row(

@@ -1,0 +1,53 @@
+"""C99 kernels of the integer arithmetic (docs/arithmetic.md); absent without a C compiler.
+
+Arrays are C-contiguous and of exactly the type given: anything else raises TypeError, sizes that
+do not fit raise ValueError. Nothing is allocated: results go to the arrays `out` (or `delta`,
+`mask`, `sent`), which may be the same array as an input of the same type. The interpreter lock is
+released meanwhile. Shifts `s` are from -62 to 62. "fx" is int32 with 16 fractional bits.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+Int32 = npt.NDArray[np.int32]
+Int16 = npt.NDArray[np.int16]
+Accumulator = Int32 | npt.NDArray[np.int64] | npt.NDArray[np.float32] | npt.NDArray[np.float64]
+
+def quantize(v: Int32, mu: int, s: int, bits: int, out: Int16) -> None:
+    """out = clamp(rsh(v·mu, s), -2^(bits-1), 2^(bits-1) - 1); v fx, 2 ≤ bits ≤ 16."""
+
+def rescale(acc: Accumulator, mu: Int32, s: int, out: Int32) -> None:
+    """out = sat32(rsh(acc·mu, s)), exact if |acc·mu| < 2⁶².
+
+    acc [..., n] holds integers, mu [n] one factor for each entry of its last axis (or mu [1]).
+    """
+
+def add(a: Int32, b: Int32, out: Int32) -> None:
+    """out = sat32(a + b)."""
+
+def sub(a: Int32, b: Int32, out: Int32) -> None:
+    """out = sat32(a - b)."""
+
+def mul(a: Int32, b: Int32, out: Int32) -> None:
+    """out = sat32(rsh(a·b, 16)), all fx."""
+
+def tanh(x: Int32, table: Int32, out: Int32) -> None:
+    """Tanh of fx by linear interpolation; table [257] holds 2¹⁵·tanh(i/32), at most 2¹⁵ - 1."""
+
+def sigmoid(x: Int32, table: Int32, out: Int32) -> None:
+    """out = 2¹⁵ + rsh(tanh(rsh(x, 1)), 1), all fx, with the table of tanh."""
+
+def delta_encode(
+    x: Int16,
+    x_hat: Int16,
+    block: int,
+    theta: int,
+    delta: Int32,
+    mask: npt.NDArray[np.uint8],
+    sent: Int16,
+) -> None:
+    """Send the blocks of `block` neighbours whose largest |x - x_hat| is ≥ theta and not 0.
+
+    x, x_hat, delta, sent: [..., n]; mask: [..., ceil(n / block)]. Where mask is 1, delta = x - x_hat
+    and sent = x; elsewhere delta = 0 and sent = x_hat.
+    """

@@ -1,0 +1,314 @@
+"""The interpreter: runs programs batched over ragged sequences, bit-exact in integers.
+
+Integer products run as floating-point matrix products, which are exact while every partial sum
+stays below the mantissa (float32 below 2²⁴, float64 below 2⁵³): integer matrix products in NumPy
+are some thirty times slower. Values that depend on no state are computed for all steps at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from modelflex.core.data import Sequences
+from modelflex.core.fixed import Array, from_fx, to_fx
+from modelflex.core.graph import Graph, Op
+from modelflex.core.layout import expand
+from modelflex.core.packing import Packing, make_packing
+from modelflex.core.profile import Profile, SiteCounts
+from modelflex.core.program import Program, Stage
+from modelflex.core.tracer import Product
+from modelflex.errors import UserError
+from modelflex.execute import kernels
+
+CHUNK_STEPS = 16_384
+"""Time steps executed together at most (one sequence may be longer), which bounds memory."""
+
+
+@dataclass(frozen=True, eq=False)
+class Execution:
+    """What a run gave.
+
+    Attributes:
+        outputs: float64 [ΣT, K] (an output at every step) or [N, K].
+        profile: counters of every product.
+        inputs: site → real values [ΣT or N, in] that the product multiplied (under delta the held
+            ones), in the order of the sequences; empty unless captured.
+        state: stage → slot → final value of every sequence [N, size].
+    """
+
+    outputs: Array
+    profile: Profile
+    inputs: Mapping[str, Array]
+    state: Mapping[str, Mapping[str, Array]]
+
+
+class _Counter:
+    def __init__(self) -> None:
+        self.runs = self.units = self.active = 0
+
+    def add(self, product: Product, rows: int, mask: Array | None) -> None:
+        geo = product.geometry
+        self.runs += rows
+        if mask is None:
+            self.units += rows * geo.units
+            self.active += rows * geo.inputs
+            return
+        blocks = mask if geo.block == 1 else mask.reshape(rows, geo.units, geo.block).any(axis=-1)
+        self.units += int(np.count_nonzero(blocks))
+        self.active += int(np.count_nonzero(mask))
+
+
+class Interpreter:
+    """A program ready to run: matrices expanded and widths proven once."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self._matrices = {site: _matrix(p) for site, p in program.products.items()}
+
+    def run(
+        self,
+        sequences: Sequences,
+        *,
+        capture: bool = False,
+        state: Mapping[str, Mapping[str, Array]] | None = None,
+    ) -> Execution:
+        """Run all sequences; `state` (as `Execution.state` gives it) continues where a run ended.
+
+        Raises:
+            UserError: the sequences do not have the features that the program reads.
+        """
+        graph = self.program.stages[0].graph
+        wanted = graph.values[graph.inputs["x"]].size
+        if sequences.x.shape[1] != wanted:
+            raise UserError(f"the data have {sequences.x.shape[1]} features", f"{wanted}, the model's inputs")
+        runs = [
+            _Run(self, part, capture, state and _slice_state(state, first, part.count))
+            for first, part in _chunks(sequences)
+        ]
+        counts = {site: _Counter() for site in self.program.products}
+        for run in runs:
+            run.execute()
+            for site, counter in run.counters.items():
+                total = counts[site]
+                total.runs += counter.runs
+                total.units += counter.units
+                total.active += counter.active
+            run.release()
+        sites = {s: SiteCounts(c.runs, c.units, c.active) for s, c in counts.items()}
+        return Execution(
+            np.concatenate([run.outputs for run in runs]),
+            Profile(sequences.steps, sequences.count, sites),
+            _join([run.inputs for run in runs]),
+            {
+                stage.name: _join([run.state[stage.name] for run in runs])
+                for stage in self.program.stages
+            },
+        )
+
+    def linear(self, site: str, x: Array) -> Array:
+        """A·x for rows x [rows, in]; exact integers in integer programs (held as floats)."""
+        matrix = self._matrices[site]
+        return x.astype(matrix.dtype, copy=False) @ matrix
+
+
+def _matrix(product: Product) -> Array:
+    """The matrix [in, out] in the narrowest float type that keeps integer products exact."""
+    matrix = expand(product.layout, product.part.codes)
+    if product.link is None:
+        return np.ascontiguousarray(expand(product.layout, product.part.value()).T, np.float32)
+    bias = 0 if product.bias is None else int(np.abs(product.bias).max(initial=0))
+    # Differences under delta are one bit wider than codes, so 2^b bounds both.
+    bound = int(np.abs(matrix.astype(np.int64)).sum(axis=1).max()) * (1 << product.link.bits) + bias
+    if bound >= 1 << 53:
+        raise UserError(
+            f"the sums of '{product.site}' may reach {bound}", "less than 2^53", "use fewer bits or inputs"
+        )
+    return np.ascontiguousarray(matrix.T, np.float32 if bound < 1 << 24 else np.float64)
+
+
+def _chunks(sequences: Sequences) -> list[tuple[int, Sequences]]:
+    """(number of the first sequence, sequences) of bounded size, in order."""
+    if sequences.steps <= CHUNK_STEPS:
+        return [(0, sequences)]
+    chunks, start, steps = [], 0, 0
+    for i, length in enumerate(sequences.lengths):
+        if steps and steps + length > CHUNK_STEPS:
+            chunks.append((start, sequences.take(np.arange(start, i))))
+            start, steps = i, 0
+        steps += int(length)
+    chunks.append((start, sequences.take(np.arange(start, sequences.count))))
+    return chunks
+
+
+def _slice_state(
+    state: Mapping[str, Mapping[str, Array]], first: int, count: int
+) -> dict[str, dict[str, Array]]:
+    return {
+        stage: {slot: value[first : first + count] for slot, value in slots.items()}
+        for stage, slots in state.items()
+    }
+
+
+def _join(parts: list[dict[str, Array]]) -> dict[str, Array]:
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+class _Run:
+    """One chunk of sequences going through all stages."""
+
+    def __init__(
+        self,
+        interpreter: Interpreter,
+        sequences: Sequences,
+        capture: bool,
+        state: Mapping[str, Mapping[str, Array]] | None,
+    ) -> None:
+        self.interpreter, self.sequences, self.capture = interpreter, sequences, capture
+        self.packing = make_packing(sequences.lengths)
+        self.once = Packing(
+            self.packing.order, np.array([sequences.count]), np.array([0, sequences.count]), self.packing.order
+        )
+        self.initial = state or {}
+        self.counters = {site: _Counter() for site in interpreter.program.products}
+        self.inputs: dict[str, Array] = {}
+        self.state: dict[str, dict[str, Array]] = {}
+        self.outputs: Array
+
+    def execute(self) -> None:
+        program = self.interpreter.program
+        integer = program.numeric == "integer"
+        x = self.packing.pack(self.sequences.x)
+        value = to_fx(x) if integer else x.astype(np.float32)
+        packing = self.packing
+        for stage in program.stages:
+            if stage.mode == "once" and packing is not self.once:
+                value, packing = self._last(value), self.once
+            value = self._stage(stage, value, packing)
+        real = from_fx(value) if integer else value.astype(np.float64)
+        self.outputs = packing.unpack(real)
+
+    def release(self) -> None:
+        """Drop what only the run itself needs."""
+        self.initial = {}
+
+    def _last(self, packed: Array) -> Array:
+        """The last step of every sequence, longest first."""
+        lengths = self.sequences.lengths[self.packing.order]
+        return packed[self.packing.offsets[lengths - 1] + np.arange(lengths.size)]
+
+    def _stage(self, stage: Stage, x: Array, packing: Packing) -> Array:
+        graph = stage.graph
+        dirty = graph.state_dependent()
+        values: dict[int, Array] = {graph.inputs["x"]: x}
+        caught: dict[str, Array] = {}
+        for op in graph.ops:
+            if dirty.isdisjoint(op.inputs):
+                self._apply(op, values, caught)
+        if graph.state:
+            y = self._steps(stage, dirty, values, caught, packing)
+        else:
+            y = values[graph.outputs["y"]]
+            self.state[stage.name] = {}
+        if self.capture:
+            self.inputs |= {site: packing.unpack(rows) for site, rows in caught.items()}
+        return y
+
+    def _steps(
+        self,
+        stage: Stage,
+        dirty: frozenset[int],
+        ready: dict[int, Array],
+        caught: dict[str, Array],
+        packing: Packing,
+    ) -> Array:
+        graph, y = stage.graph, stage.graph.outputs["y"]
+        state = self._first_state(stage, packing)
+        ops = [op for op in graph.ops if not dirty.isdisjoint(op.inputs)]
+        fed = {i for op in ops for i in op.inputs if i in ready}
+        out: Array | None = None
+        for t, n in enumerate(packing.alive):
+            rows = slice(int(packing.offsets[t]), int(packing.offsets[t + 1]))
+            values = {i: ready[i][rows] for i in fed}
+            values |= {slot.read: state[slot.name][:n] for slot in graph.state}
+            now: dict[str, Array] = {}
+            for op in ops:
+                self._apply(op, values, now)
+            for slot in graph.state:
+                state[slot.name][:n] = values[slot.write]
+            if out is None:
+                out = np.empty((packing.rows.size, values[y].shape[1]), values[y].dtype)
+            out[rows] = values[y]
+            for site, used in now.items():
+                if t == 0:
+                    caught[site] = np.empty((packing.rows.size, used.shape[1]), used.dtype)
+                caught[site][rows] = used
+        back = np.empty_like(packing.order)
+        back[packing.order] = np.arange(packing.order.size)
+        self.state[stage.name] = {name: value[back] for name, value in state.items()}
+        if out is None:
+            raise UserError("there is no time step to run", "at least one")
+        return out
+
+    def _first_state(self, stage: Stage, packing: Packing) -> dict[str, Array]:
+        """The state before the first step, sequences longest first."""
+        graph, given = stage.graph, self.initial.get(stage.name, {})
+        state = {}
+        for slot in graph.state:
+            kind = graph.values[slot.read]
+            if slot.name in given:
+                state[slot.name] = given[slot.name][packing.order].copy()
+                continue
+            dtype = self._dtype(graph, slot.write, kind.dtype)
+            first = np.zeros((packing.order.size, kind.size), dtype)
+            if slot.init is not None:
+                first[:] = slot.init
+            state[slot.name] = first
+        return state
+
+    def _dtype(self, graph: Graph, value: int, dtype: str) -> type:
+        """The NumPy type that holds a carried value; accumulators are exact floats of their product."""
+        if dtype == "acc":
+            op = next(op for op in graph.ops if value in op.outputs)
+            return self.interpreter._matrices[str(op.site)].dtype.type
+        return {"fx": np.int32, "float32": np.float32, "code": np.int16}[dtype]
+
+    def _apply(self, op: Op, values: dict[int, Array], caught: dict[str, Array]) -> None:
+        args = [values[i] for i in op.inputs]
+        if op.site is None:
+            values[op.outputs[0]] = kernels.elementwise(op, args)
+            return
+        product = self.interpreter.program.products[op.site]
+        if op.kind == "quantize" and product.encode is not None and product.link is not None:
+            values[op.outputs[0]] = kernels.quantize(args[0], product.encode, product.link.bits)
+        elif op.kind == "rescale" and product.rescale is not None:
+            values[op.outputs[0]] = kernels.rescale(args[0], product.rescale)
+        elif op.kind == "delta_encode":
+            made = kernels.delta_encode(args[0], args[1], op.attrs["threshold"], op.attrs["block"])
+            values.update(zip(op.outputs, made, strict=True))
+            self._catch(op.site, made[2], caught)
+        elif op.kind == "linear":
+            result = self.interpreter.linear(op.site, args[0])
+            if product.bias is not None:
+                result = result + product.bias.astype(result.dtype)
+            values[op.outputs[0]] = result
+            self.counters[op.site].add(product, args[0].shape[0], None)
+            self._catch(op.site, args[0], caught)
+        elif op.kind == "accumulate":
+            values[op.outputs[0]] = args[2] + self.interpreter.linear(op.site, args[0])
+            self.counters[op.site].add(product, args[0].shape[0], args[1])
+        else:
+            raise ValueError(f"the interpreter knows no product primitive '{op.kind}'")
+
+    def _catch(self, site: str, used: Array, caught: dict[str, Array]) -> None:
+        if self.capture:
+            link = self.interpreter.program.products[site].link
+            step = 1.0 if link is None else link.step
+            caught[site] = used.astype(np.float32) * np.float32(step)
+
+
+def run(program: Program, sequences: Sequences, *, capture: bool = False) -> Execution:
+    """Run a program once; see `Interpreter.run`."""
+    return Interpreter(program).run(sequences, capture=capture)
