@@ -29,7 +29,7 @@ native-test:
 	@if command -v $(CC) >/dev/null; then \
 	    mkdir -p build/native-test && \
 	    $(CC) $(NATIVE_FLAGS) $(SANITIZERS) -Icsrc csrc/*.c tests/native/test_kernels.c \
-	        -o build/native-test/test_kernels && \
+	        -lm -o build/native-test/test_kernels && \
 	    build/native-test/test_kernels; \
 	else \
 	    echo "SKIPPED native-test: no C compiler ($(CC)); the C kernels are not tested"; \

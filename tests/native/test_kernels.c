@@ -1,0 +1,261 @@
+/* Brute-force checks of the C kernels, meant to run under AddressSanitizer and UBSan (make
+ * native-test): buffers are allocated to the byte, and the expected values come from division,
+ * 64-bit comparison and libm instead of shifts and bit tricks. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "elementwise.h"
+#include "fixed_point.h"
+
+static long checks, failures;
+
+static void check_equal(const char *what, long long found, long long expected) {
+    checks++;
+    if (found != expected && ++failures <= 20) {
+        fprintf(stderr, "FAILED %s: found %lld, expected %lld\n", what, found, expected);
+    }
+}
+
+static const int32_t edges[] = {INT32_MIN, INT32_MIN + 1, -1073741825, -65537, -65536, -32769,
+                                -32768, -2049, -3, -2, -1, 0, 1, 2, 3, 2047, 2048, 32767, 32768,
+                                65535, 65536, 524287, 524288, 1073741824, INT32_MAX - 1, INT32_MAX};
+enum { EDGES = sizeof edges / sizeof edges[0] };
+
+static void *allocate(size_t bytes) {
+    void *memory = malloc(bytes ? bytes : 1);
+    if (!memory) {
+        fputs("out of memory\n", stderr);
+        exit(1);
+    }
+    return memory;
+}
+
+/* A linear congruential generator: the same numbers everywhere. */
+static uint32_t next_random(void) {
+    static uint64_t state = 42;
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(state >> 33);
+}
+
+static int64_t floor_divide(int64_t a, int64_t b) { return a / b - (a % b < 0); }
+
+static int64_t expected_rsh(int64_t a, int s) {
+    const int64_t power = (int64_t)1 << (s < 0 ? -s : s);
+    return s < 1 ? a * power : floor_divide(a + power / 2, power);
+}
+
+static int64_t expected_clamp(int64_t a, int bits) {
+    const int64_t high = ((int64_t)1 << (bits - 1)) - 1;
+    if (a > high) {
+        return high;
+    }
+    return a < -high - 1 ? -high - 1 : a;
+}
+
+static void test_rsh(void) {
+    for (int s = -8; s <= 20; s++) {
+        for (int64_t a = -3000; a <= 3000; a++) {
+            check_equal("rsh", mf_rsh(a, mf_make_shift(s)), expected_rsh(a, s));
+        }
+    }
+    for (int s = -24; s <= 62; s++) {
+        for (int i = 0; i < EDGES; i++) {
+            check_equal("rsh of an edge", mf_rsh(edges[i], mf_make_shift(s)),
+                        expected_rsh(edges[i], s));
+        }
+    }
+}
+
+static void test_quantize(void) {
+    int16_t *codes = allocate(EDGES * sizeof *codes);
+    for (int bits = 2; bits <= 16; bits++) {
+        for (int s = -8; s <= 40; s++) {
+            const int32_t mu = (int32_t)(next_random() % 32767) + 1;
+            mf_quantize(edges, EDGES, mu, s, bits, codes);
+            for (int i = 0; i < EDGES; i++) {
+                check_equal("quantize", codes[i],
+                            expected_clamp(expected_rsh((int64_t)edges[i] * mu, s), bits));
+            }
+        }
+    }
+    free(codes);
+}
+
+static void test_rescale(void) {
+    enum { ROWS = 3, COLUMNS = EDGES, N = ROWS * COLUMNS };
+    int32_t *i32 = allocate(N * sizeof *i32), *fx = allocate(N * sizeof *fx);
+    int64_t *i64 = allocate(N * sizeof *i64);
+    float *f32 = allocate(N * sizeof *f32);
+    double *f64 = allocate(N * sizeof *f64);
+    int32_t *mu = allocate(COLUMNS * sizeof *mu);
+    for (int i = 0; i < N; i++) {
+        i32[i] = edges[i % EDGES];
+        i64[i] = (int64_t)i32[i] * (i % 2 ? 1 : 4096);
+        f64[i] = (double)i64[i];
+        f32[i] = (float)(i32[i] / 256);
+    }
+    for (int s = 0; s <= 62; s++) {
+        for (size_t count = 1; count <= COLUMNS; count += COLUMNS - 1) {
+            for (size_t c = 0; c < COLUMNS; c++) {
+                mu[c] = (int32_t)(next_random() % 32767) + 1;
+            }
+#define CHECK_RESCALE(kernel, acc)                                                                 \
+    kernel(acc, ROWS, COLUMNS, mu, count, s, fx);                                                  \
+    for (size_t i = 0; i < N; i++) {                                                               \
+        check_equal(#kernel, fx[i],                                                                \
+                    expected_clamp(expected_rsh((int64_t)acc[i] * mu[i % count], s), 32));         \
+    }
+            CHECK_RESCALE(mf_rescale_i32, i32)
+            CHECK_RESCALE(mf_rescale_i64, i64)
+            CHECK_RESCALE(mf_rescale_f32, f32)
+            CHECK_RESCALE(mf_rescale_f64, f64)
+        }
+    }
+    free(i32);
+    free(fx);
+    free(i64);
+    free(f32);
+    free(f64);
+    free(mu);
+}
+
+static void test_binary(void) {
+    int32_t *out = allocate(EDGES * sizeof *out), *b = allocate(EDGES * sizeof *b);
+    for (int shift = 0; shift < EDGES; shift++) {
+        for (int i = 0; i < EDGES; i++) {
+            b[i] = edges[(i + shift) % EDGES];
+        }
+        mf_add(edges, b, EDGES, out);
+        for (int i = 0; i < EDGES; i++) {
+            check_equal("add", out[i], expected_clamp((int64_t)edges[i] + b[i], 32));
+        }
+        mf_sub(edges, b, EDGES, out);
+        for (int i = 0; i < EDGES; i++) {
+            check_equal("sub", out[i], expected_clamp((int64_t)edges[i] - b[i], 32));
+        }
+        mf_mul(edges, b, EDGES, out);
+        for (int i = 0; i < EDGES; i++) {
+            check_equal("mul", out[i],
+                        expected_clamp(expected_rsh((int64_t)edges[i] * b[i], 16), 32));
+        }
+    }
+    free(out);
+    free(b);
+}
+
+static int32_t *make_table(void) {
+    int32_t *table = allocate(MF_TANH_ENTRIES * sizeof *table);
+    for (int i = 0; i < MF_TANH_ENTRIES; i++) {
+        const double value = floor(32768.0 * tanh(i / 32.0) + 0.5);
+        table[i] = value > 32767 ? 32767 : (int32_t)value;
+    }
+    return table;
+}
+
+/* Every fx from -9 to 9. Between knots 1/32 apart linear interpolation errs by at most
+ * max|tanh''| / 8 / 32^2 = 0.77 / 8192 = 6.2 units of 2^-16; rounding the table and the result adds
+ * at most 2 units (2.1 where the last entry is cut to 2^15 - 1, where the curve is flat). */
+static void test_nonlinearities(void) {
+    enum { LIMIT = 9 << 16, N = 2 * LIMIT + 1 };
+    int32_t *table = make_table();
+    int32_t *x = allocate(N * sizeof *x), *y = allocate(N * sizeof *y), *z = allocate(N * sizeof *z);
+    for (int i = 0; i < N; i++) {
+        x[i] = i - LIMIT;
+    }
+    mf_tanh_array(x, N, table, y);
+    mf_sigmoid_array(x, N, table, z);
+    for (int i = 0; i < N; i++) {
+        const double real = x[i] / 65536.0;
+        check_equal("tanh is near", fabs(y[i] / 65536.0 - tanh(real)) <= 8.3 / 65536, 1);
+        check_equal("sigmoid is near",
+                    fabs(z[i] / 65536.0 - 1 / (1 + exp(-real))) <= 5.2 / 65536, 1);
+        check_equal("tanh is odd", y[i], -y[N - 1 - i]);
+        check_equal("tanh ascends", i == 0 || y[i] >= y[i - 1], 1);
+    }
+    for (int i = 0; i <= 255; i++) {
+        check_equal("tanh at a knot", mf_tanh(i * 2048, table), 2 * table[i]);
+    }
+    for (int i = 0; i < EDGES; i++) { /* Far out: the value at 8, with its sign. */
+        if (edges[i] > 1000000 || edges[i] < -1000000) {
+            check_equal("tanh far out", mf_tanh(edges[i], table),
+                        edges[i] < 0 ? y[LIMIT - 524287] : y[LIMIT + 524287]);
+        }
+    }
+    mf_tanh_array(x, N, table, x); /* in place */
+    check_equal("tanh in place", memcmp(x, y, N * sizeof *x), 0);
+    free(table);
+    free(x);
+    free(y);
+    free(z);
+}
+
+static int expected_send(const int16_t *x, const int16_t *x_hat, size_t from, size_t to,
+                         int32_t theta) {
+    int any_change = 0, any_large = 0;
+    for (size_t i = from; i < to; i++) {
+        const long change = labs((long)x[i] - x_hat[i]);
+        any_change |= change != 0;
+        any_large |= change >= theta;
+    }
+    return any_change && any_large;
+}
+
+static void check_delta(size_t rows, size_t columns, size_t block, int32_t theta, int wide) {
+    const size_t n = rows * columns, blocks = (columns + block - 1) / block;
+    int16_t *x = allocate(n * sizeof *x), *x_hat = allocate(n * sizeof *x_hat);
+    int16_t *sent = allocate(n * sizeof *sent);
+    int32_t *delta = allocate(n * sizeof *delta);
+    uint8_t *mask = allocate(rows * blocks);
+    for (size_t i = 0; i < n; i++) {
+        x[i] = (int16_t)((int32_t)(next_random() & 0xffff) - 32768);
+        x_hat[i] = (int16_t)((int32_t)(next_random() & 0xffff) - 32768);
+        if (!wide) {
+            x[i] = (int16_t)(x[i] / 8192);
+            x_hat[i] = (int16_t)(x_hat[i] / 8192);
+        }
+    }
+    mf_delta_encode(x, x_hat, rows, columns, block, theta, delta, mask, sent);
+    for (size_t r = 0; r < rows; r++) {
+        for (size_t c = 0; c < columns; c++) {
+            const size_t i = r * columns + c, from = r * columns + c / block * block;
+            const size_t end = (r + 1) * columns, to = from + block < end ? from + block : end;
+            const int send = expected_send(x, x_hat, from, to, theta);
+            check_equal("delta mask", mask[r * blocks + c / block], send);
+            check_equal("delta", delta[i], send ? (long)x[i] - x_hat[i] : 0);
+            check_equal("delta sent", sent[i], send ? x[i] : x_hat[i]);
+        }
+    }
+    mf_delta_encode(x, x_hat, rows, columns, block, theta, delta, mask, x_hat); /* in place */
+    check_equal("delta in place", memcmp(x_hat, sent, n * sizeof *sent), 0);
+    free(x);
+    free(x_hat);
+    free(sent);
+    free(delta);
+    free(mask);
+}
+
+static void test_delta_encode(void) {
+    for (size_t rows = 0; rows <= 3; rows++) {
+        for (size_t columns = 0; columns <= 17; columns++) {
+            for (size_t block = 1; block <= 8; block++) {
+                for (int32_t theta = 0; theta <= 5; theta++) {
+                    check_delta(rows, columns, block, theta, 0);
+                    check_delta(rows, columns, block, theta * 10000, 1);
+                }
+            }
+        }
+    }
+}
+
+int main(void) {
+    test_rsh();
+    test_quantize();
+    test_rescale();
+    test_binary();
+    test_nonlinearities();
+    test_delta_encode();
+    printf("native kernels: %ld checks, %ld failed\n", checks, failures);
+    return failures ? 1 : 0;
+}
