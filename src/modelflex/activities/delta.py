@@ -8,11 +8,10 @@ from typing import Literal, final
 import numpy as np
 from pydantic import ConfigDict, with_config
 
-from modelflex.core.extension import Activity
 from modelflex.core.fixed import Array
 from modelflex.core.kernels import delta_encode
 from modelflex.core.packing import make_packing
-from modelflex.core.tracer import Product, Tracer, Value
+from modelflex.core.tracer import Activity, Product, Tracer, Value
 from modelflex.errors import UserError
 from modelflex.registry import ACTIVITIES
 

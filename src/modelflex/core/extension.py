@@ -9,18 +9,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
 from modelflex.core.fixed import Array
 from modelflex.core.layout import Geometry
-from modelflex.core.tracer import Product, Tracer, Value
-from modelflex.core.weight import Link, Part, Weight
-
-if TYPE_CHECKING:
-    from modelflex.core.cost import Cost
-    from modelflex.core.products import ProductTable
+from modelflex.core.part import Part
+from modelflex.core.tracer import Link
+from modelflex.core.weight import Weight
 
 
 class Namespace(Protocol):
@@ -145,69 +142,6 @@ class Format(ABC):
     @abstractmethod
     def data_aware(self) -> bool:
         """Whether `encode` uses a Hessian."""
-
-
-class Activity(ABC):
-    """Which products are computed at a time step: a state machine made of primitives."""
-
-    reference: ClassVar[str]
-    search_range: ClassVar[Mapping[str, tuple[Any, ...]]]
-
-    @abstractmethod
-    def resolve(self, std: float) -> Self:
-        """The same activity with thresholds in real units of an input whose standard deviation is `std`."""
-
-    @abstractmethod
-    def lower(self, tracer: Tracer, product: Product, codes: Value) -> Value:
-        """Record the product of `codes` under this activity; the result is the accumulator [out]."""
-
-    @abstractmethod
-    def replay(self, codes: Array, lengths: Array, block: int, step: float) -> tuple[Array, Array]:
-        """Run the encoder over recorded codes [ΣT, in] (of the real size `step`) of sequences of `lengths`.
-
-        Returns the codes that the product sees (held values) and the mask of transmitted inputs.
-        """
-
-    @abstractmethod
-    def state_bytes(self, out: int, inputs: int) -> int:
-        """Bytes of the state it keeps, in the widths of docs/arithmetic.md."""
-
-    @abstractmethod
-    def naive(self) -> Self:
-        """The same activity in its data-free variant."""
-
-
-class Platform(ABC):
-    """A model of the target: prices product rows, combines them into the cost of whole recipes."""
-
-    reference: ClassVar[str]
-
-    @classmethod
-    @abstractmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Read the options of a configuration file (spec name or path, residency, …)."""
-
-    @property
-    @abstractmethod
-    def description(self) -> Mapping[str, Any]:
-        """What was assumed: spec, residency and constants with their sources, for the report."""
-
-    @abstractmethod
-    def price(self, table: ProductTable) -> Mapping[str, Array]:
-        """Columns of additive figures, one number for each row of the table."""
-
-    @abstractmethod
-    def combine(
-        self, table: ProductTable, columns: Mapping[str, Array], choices: Array
-    ) -> dict[str, Array]:
-        """Totals of recipes: `choices` [recipes, weights] holds choice numbers of the table.
-
-        Returns one array [recipes] for each numeric field of `Cost`; NaN where it does not apply.
-        """
-
-    @abstractmethod
-    def cost(self, table: ProductTable) -> Cost:
-        """The full cost, with breakdowns, of a table that holds a single recipe."""
 
 
 def damped(cov: Array, damping: float = 0.01) -> Array:

@@ -12,14 +12,15 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from modelflex.core.extension import Activity, Format, Structure
+from modelflex.core.extension import Format, Structure
+from modelflex.core.tracer import Activity
 from modelflex.errors import UserError, nearest
 from modelflex.registry import ACTIVITIES, FORMATS, STRUCTURES, Registry
 
 SCHEMA = "modelflex.recipe/1"
 
 
-@with_config(ConfigDict(extra="forbid", strict=True))
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Activation:
     """The number format of a product's input: signed integers with one calibrated scale.
@@ -145,7 +146,8 @@ def read_config(kind: type, values: Mapping[str, Any], where: str) -> Any:
         if name not in known:
             raise UserError(f"{where} has the unknown key '{name}'", "a field", nearest(name, known))
     try:
-        return _adapter(kind).validate_python(dict(values))
+        # JSON mode is strict about types, yet takes an object for a dataclass.
+        return _adapter(kind).validate_json(json.dumps(dict(values), default=str), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         spot = ".".join(str(p) for p in first["loc"])

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from modelflex.core.fixed import FX_ONE, Array, Multiplier, as_multiplier
+from modelflex.core.fixed import FX_ONE, Array, Multiplier, Scale, as_multiplier
 from modelflex.core.graph import PRIMITIVES, Graph, Op, StateSlot, ValueType
 from modelflex.core.layout import Geometry, geometry
-from modelflex.core.weight import Link, Part, Weight, bias_codes
+from modelflex.core.part import Part, bias_codes
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,26 @@ class Value:
     id: int
     size: int
     dtype: str
+
+
+@dataclass(frozen=True, eq=False)
+class Link:
+    """What enters one product: the code format of its input and which products are computed.
+
+    Attributes:
+        bits: bits of the input codes, two's complement.
+        scale: the real value of one code step (a single factor).
+        activity: None computes every product; otherwise a state machine made of primitives.
+    """
+
+    bits: int
+    scale: Scale
+    activity: Activity | None = None
+
+    @property
+    def step(self) -> float:
+        """The real value of one code step."""
+        return float(self.scale.value()[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +69,36 @@ class Product:
     bias_bytes: int
     encode: Multiplier | None
     rescale: Multiplier | None
+
+
+class Activity(ABC):
+    """Which products are computed at a time step: a state machine made of primitives."""
+
+    reference: ClassVar[str]
+    search_range: ClassVar[Mapping[str, tuple[Any, ...]]]
+
+    @abstractmethod
+    def resolve(self, std: float) -> Self:
+        """The same activity with thresholds in real units of an input whose standard deviation is `std`."""
+
+    @abstractmethod
+    def lower(self, tracer: Tracer, product: Product, codes: Value) -> Value:
+        """Record the product of `codes` under this activity; the result is the accumulator [out]."""
+
+    @abstractmethod
+    def replay(self, codes: Array, lengths: Array, block: int, step: float) -> tuple[Array, Array]:
+        """Run the encoder over recorded codes [ΣT, in] (of the real size `step`) of sequences of `lengths`.
+
+        Returns the codes that the product sees (held values) and the mask of transmitted inputs.
+        """
+
+    @abstractmethod
+    def state_bytes(self, out: int, inputs: int) -> int:
+        """Bytes of the state it keeps, in the widths of docs/arithmetic.md."""
+
+    @abstractmethod
+    def naive(self) -> Self:
+        """The same activity in its data-free variant."""
 
 
 class Tracer:
@@ -146,26 +197,24 @@ class Tracer:
 
     # --- products --------------------------------------------------------------------------------
     def product(
-        self, weight: Weight, site: str, index: int, layout: str, x: Value, bias: Part | None
+        self, site: str, part: Part, link: Link | None, layout: str, x: Value, bias: Part | None
     ) -> Value:
-        """Record one product of `weight` with its input format and activity; the result is real."""
-        part = weight.parts[index]
+        """Record one product in its layout, with its input format and activity; the result is real."""
         block = part.codes.shape[-1] if layout == "circulant" else 1
         out = part.codes.shape[0] * block
         geo = geometry(layout, out, x.size, block)
         name = site.rsplit("/", 1)[0]
         nbytes = 0 if bias is None else bias.nbytes
-        if self.numeric == "float":
+        if link is None:
             value = None if bias is None else bias.value().astype(np.float32)
             self.products[site] = Product(
                 site, name, part, layout, geo, None, value, nbytes, None, None
             )
             return self.record("linear", (x,), ((out, "float32"),), site)[0]
-        link = weight.links[index]
         units = np.repeat(part.row_scales(), out // part.codes.shape[0]) * link.step
         rescale = as_multiplier(_one_per_scale(part, units) * FX_ONE)
         encode = as_multiplier(np.array([1.0 / (link.step * FX_ONE)]))
-        integers = None if bias is None else bias_codes(weight)
+        integers = None if bias is None else bias_codes(bias)
         self.products[site] = Product(
             site, name, part, layout, geo, link, integers, nbytes, encode, rescale
         )

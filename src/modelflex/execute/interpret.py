@@ -262,7 +262,7 @@ class _Run:
                 state[slot.name] = given[slot.name][packing.order].copy()
                 continue
             dtype = self._dtype(graph, slot.write, kind.dtype)
-            first = np.zeros((packing.order.size, kind.size), dtype)
+            first: Array = np.zeros((packing.order.size, kind.size), dtype)
             if slot.init is not None:
                 first[:] = slot.init
             state[slot.name] = first

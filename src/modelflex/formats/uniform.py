@@ -10,7 +10,7 @@ from pydantic import ConfigDict, with_config
 
 from modelflex.core.extension import Format, damped
 from modelflex.core.fixed import Array, Scale
-from modelflex.core.weight import Part
+from modelflex.core.part import Part
 from modelflex.errors import UserError
 from modelflex.registry import FORMATS
 

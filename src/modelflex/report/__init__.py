@@ -1,1 +1,7 @@
-"""The report: one offline HTML page."""
+"""The report: one offline HTML page, the summary for scripts, and the table for the terminal."""
+
+from __future__ import annotations
+
+from modelflex.report.page import write_report
+
+__all__ = ["write_report"]

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from modelflex.core.trial import Trial
 from modelflex.report.text import ratio
 from modelflex.search.study import Qualities, Study
@@ -50,8 +52,8 @@ def summary(study: Study, paths: Mapping[str, str | Path]) -> dict[str, Any]:
         ],
         "paths": {name: str(path) for name, path in paths.items()},
     }
-    strict: dict[str, Any] = _strict(out)
-    return strict
+    result: dict[str, Any] = strict_json(out)
+    return result
 
 
 def _accuracy(qualities: Qualities) -> float | None:
@@ -104,11 +106,14 @@ def _counts(study: Study) -> dict[str, int]:
     }
 
 
-def _strict(value: Any) -> Any:
+def strict_json(value: Any) -> Any:
+    """The value with plain Python types only; what is not finite becomes None."""
     if isinstance(value, Mapping):
-        return {str(k): _strict(v) for k, v in value.items()}
+        return {str(k): strict_json(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_strict(v) for v in value]
+        return [strict_json(v) for v in value]
+    if isinstance(value, np.generic):
+        return strict_json(value.item())
     if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
+        return value if math.isfinite(value) else None
     return value

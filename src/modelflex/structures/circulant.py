@@ -11,7 +11,8 @@ from pydantic import ConfigDict, with_config
 from modelflex.core.extension import Format, Moments, Structure
 from modelflex.core.fixed import Array
 from modelflex.core.layout import Geometry, geometry
-from modelflex.core.weight import Link, Matrix
+from modelflex.core.tracer import Link
+from modelflex.core.weight import Matrix
 from modelflex.errors import UserError
 from modelflex.registry import STRUCTURES
 

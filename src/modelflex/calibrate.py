@@ -1,0 +1,43 @@
+"""Calibration: what every weight of the uncompressed network sees."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from modelflex.core.data import Sequences
+from modelflex.core.model import Model
+from modelflex.core.program import build_program
+from modelflex.core.stats import SiteStats, Stats
+from modelflex.errors import UserError
+from modelflex.execute.interpret import Interpreter
+
+
+def calibrate(model: Model, sequences: Sequences, limit: int | None = None, seed: int = 0) -> Stats:
+    """Run the uncompressed network and keep the input of every weight.
+
+    Args:
+        limit: use at most so many sequences, drawn with `seed`.
+
+    Raises:
+        UserError: the model is already compressed, or an input of a weight never differs from zero.
+    """
+    if model.numeric != "float":
+        raise UserError(f"model '{model.name}' is already compressed", "the uncompressed model")
+    if limit is not None and limit < sequences.count:
+        chosen = np.random.default_rng(seed).choice(sequences.count, limit, replace=False)
+        sequences = sequences.take(np.sort(chosen))
+    run = Interpreter(build_program(model)).run(sequences, capture=True)
+    once = {layer.name for layer in model.layers if layer.reads == "last"}
+    sites = {}
+    for site, trace in run.inputs.items():
+        name = site.rsplit("/", 1)[0]
+        single = name.rsplit(".", 1)[0] in once
+        peak = float(np.abs(trace).max(initial=0.0))
+        if peak == 0.0:
+            raise UserError(
+                f"the input of '{name}' is zero at every calibration step", "data that drive the network"
+            )
+        lengths = np.ones(trace.shape[0], np.int64) if single else sequences.lengths
+        std = float(np.sqrt(np.mean(np.var(trace, axis=0, dtype=np.float64))))
+        sites[name] = SiteStats(trace, lengths, std, peak)
+    return Stats(sequences, run.outputs, sites)

@@ -1,0 +1,175 @@
+"""Spec files: the constants of one chip, each with its unit and the source it was taken from.
+
+A spec is a TOML file: `name`, `family`, `title`, and one table for each constant:
+
+    [dram_energy]
+    value = 8
+    unit = "pJ/bit"
+    source = "who measured or stated it, and where"
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from modelflex.errors import UserError, nearest
+from modelflex.units import UNITS, parse_quantity
+
+_HEADER = ("name", "family", "title")
+_KEYS = ("value", "unit", "source")
+
+
+@dataclass(frozen=True)
+class SpecField:
+    """What a platform family expects of one constant.
+
+    Attributes:
+        unit: an SI unit of `units.UNITS`, an SI unit per something ("J/bit"), or the word that is
+            counted ("lane", "bit"), which must then stand in the spec as it is.
+        kind: "count" for whole numbers; both kinds are above zero.
+    """
+
+    unit: str
+    kind: Literal["number", "count"] = "number"
+
+
+@dataclass(frozen=True)
+class Constant:
+    """One constant: `value` in the unit as written, `si` in SI units, and where it comes from."""
+
+    value: float
+    unit: str
+    source: str
+    si: float
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A checked spec file."""
+
+    name: str
+    family: str
+    title: str
+    constants: Mapping[str, Constant]
+
+    def __getitem__(self, name: str) -> float:
+        """The constant `name` in SI units."""
+        return self.constants[name].si
+
+    def with_constant(self, name: str, text: str, unit: str, where: str) -> Spec:
+        """The same spec with one constant replaced by a quantity such as "4 pJ/bit".
+
+        Raises:
+            UserError: not a quantity in the unit, or not above zero.
+        """
+        si = parse_spec_quantity(text, unit, where)
+        constant = Constant(si, unit, f"set by {where}", si)
+        return replace(self, constants={**self.constants, name: constant})
+
+    def to_json(self) -> dict[str, Any]:
+        """The constants as they stand in the file, with unit and source."""
+        return asdict(self)
+
+
+def parse_spec_quantity(value: object, unit: str, where: str) -> float:
+    """Read a quantity above zero in SI units; besides `units.UNITS`, units per something ("J/bit").
+
+    Raises:
+        UserError: not a finite number above zero, or a unit that does not measure the same.
+    """
+    base, per = (unit, "") if unit in UNITS else unit.split("/")
+    if per and isinstance(value, str):
+        if not value.rstrip().endswith(f"/{per}"):
+            raise UserError(f"{where} is '{value}'", f"a quantity per {per}, such as '1 p{unit}'")
+        value = value.rstrip().removesuffix(f"/{per}")
+    si = parse_quantity(value, base, where)
+    if si <= 0:
+        raise UserError(f"{where} is {si:g} {unit}", "a value above zero")
+    return si
+
+
+def _constant(entry: Any, field: SpecField, where: str) -> Constant:
+    if not isinstance(entry, dict):
+        raise UserError(f"{where} is {entry!r}", "a table with value, unit and source")
+    for key in entry:
+        if key not in _KEYS:
+            raise UserError(f"{where} has the unknown key '{key}'", "a key", nearest(key, _KEYS))
+    for key in _KEYS:
+        if key not in entry:
+            raise UserError(f"{where} has no {key}", "value, unit and source for every constant")
+    value, unit, source = entry["value"], entry["unit"], entry["source"]
+    for key, text in (("unit", unit), ("source", source)):
+        if not isinstance(text, str) or not text.strip():
+            raise UserError(f"{where}.{key} is {text!r}", "a text that is not empty")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise UserError(f"{where}.value is {value!r}", "a number")
+    if field.kind == "count":
+        if not isinstance(value, int) or value <= 0:
+            raise UserError(f"{where}.value is {value!r}", "a whole number above zero")
+        if unit != field.unit:
+            raise UserError(f"{where}.unit is '{unit}'", f"'{field.unit}'")
+        return Constant(value, unit, source, value)
+    return Constant(
+        value, unit, source, parse_spec_quantity(f"{value!r} {unit}", field.unit, where)
+    )
+
+
+def read_spec(path: Path, family: str, expected: Mapping[str, SpecField]) -> Spec:
+    """Read and check a spec file of a platform family.
+
+    Args:
+        expected: the constants of the family; each must be there, and no other.
+
+    Raises:
+        UserError: a missing or broken file, another family, an unknown or missing constant, a
+            constant without unit or source, a wrong unit, a value that is not above zero.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = error.strerror or "unreadable"
+        raise UserError(f"cannot read the spec {path}: {reason}", "a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"the spec {path} is not valid TOML: {error}") from None
+    known = [*_HEADER, *expected]
+    for key in content:
+        if key not in known:
+            raise UserError(
+                f"the spec {path} has the unknown key '{key}'", "a constant", nearest(key, known)
+            )
+    for key in known:
+        if key not in content:
+            raise UserError(f"the spec {path} has no '{key}'", f"{', '.join(known)}")
+    for key in _HEADER:
+        if not isinstance(content[key], str):
+            raise UserError(f"{path}: {key} is {content[key]!r}", "a text")
+    if content["family"] != family:
+        raise UserError(
+            f"the spec {path} is for the family '{content['family']}'", f"the family '{family}'"
+        )
+    constants = {
+        key: _constant(content[key], field, f"{path}: {key}") for key, field in expected.items()
+    }
+    return Spec(content["name"], family, content["title"], constants)
+
+
+def find_spec(folder: Path, name: str) -> Path:
+    """The path of a spec: a name in `folder`, or the path of a user's own .toml file.
+
+    Raises:
+        UserError: no spec has this name; names the nearest.
+    """
+    if name.endswith(".toml"):
+        return Path(name)
+    known: Sequence[str] = sorted(path.stem for path in folder.glob("*.toml"))
+    if name not in known:
+        raise UserError(
+            f"unknown spec '{name}'",
+            "the name of a shipped spec or the path of a .toml file",
+            nearest(name, list(known)),
+        )
+    return folder / f"{name}.toml"
