@@ -47,7 +47,8 @@ static inline int64_t mf_mul_wrap(int64_t a, int64_t b) {
 }
 
 static inline int64_t mf_clamp(int64_t a, int64_t low, int64_t high) {
-    return a < low ? low : a > high ? high : a;
+    const int64_t raised = a < low ? low : a;
+    return raised > high ? high : raised;
 }
 
 static inline int32_t mf_sat32(int64_t a) { return (int32_t)mf_clamp(a, INT32_MIN, INT32_MAX); }
@@ -73,13 +74,14 @@ static inline int32_t mf_mul_sat(int32_t a, int32_t b) {
 /* tanh by linear interpolation between 257 entries of 15 fractional bits, 1/32 apart: odd, and
  * constant from |x| = 8 on. `table` ascends from 0 to at most 2^15. */
 static inline int32_t mf_tanh(int32_t x, const int32_t *table) {
-    const uint32_t magnitude = x < 0 ? 0u - (uint32_t)x : (uint32_t)x;
+    const int32_t sign = x >> 31; /* 0 or -1 */
+    const uint32_t magnitude = ((uint32_t)x ^ (uint32_t)sign) - (uint32_t)sign;
     const uint32_t a = magnitude < (UINT32_C(1) << 19) ? magnitude : (UINT32_C(1) << 19) - 1;
     const uint32_t i = a >> 11;
     const int32_t fraction = (int32_t)(a & 2047u);
     const int32_t y =
         2 * table[i] + (((table[i + 1] - table[i]) * fraction + (1 << 9)) >> 10);
-    return x < 0 ? -y : y;
+    return (y ^ sign) - sign;
 }
 
 /* 1/2 + tanh(x/2)/2 */
