@@ -1,1 +1,26 @@
-"""ModelFlex: fits a trained recurrent network into an edge device's budget without retraining."""
+"""ModelFlex: fits a trained recurrent network into an edge device's budget without retraining.
+
+import modelflex
+model = modelflex.load(lstm, head=linear)              # torch modules, or a path
+study = modelflex.search(model, calibration=..., validation=..., limits={...})
+study.best, study.report("report.html"), study.save("best")
+"""
+
+from __future__ import annotations
+
+from modelflex.core.recipe import Recipe, recipe_from_json
+from modelflex.errors import UserError
+from modelflex.importers.data import load_sequences
+from modelflex.importers.models import load_model as load
+from modelflex.pipeline import Result, retarget, search
+
+__all__ = [
+    "Recipe",
+    "Result",
+    "UserError",
+    "load",
+    "load_sequences",
+    "recipe_from_json",
+    "retarget",
+    "search",
+]

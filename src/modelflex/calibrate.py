@@ -35,7 +35,8 @@ def calibrate(model: Model, sequences: Sequences, limit: int | None = None, seed
         peak = float(np.abs(trace).max(initial=0.0))
         if peak == 0.0:
             raise UserError(
-                f"the input of '{name}' is zero at every calibration step", "data that drive the network"
+                f"the input of '{name}' is zero at every calibration step",
+                "data that drive the network",
             )
         lengths = np.ones(trace.shape[0], np.int64) if single else sequences.lengths
         std = float(np.sqrt(np.mean(np.var(trace, axis=0, dtype=np.float64))))

@@ -106,7 +106,9 @@ def activation_scale(activation: Activation, site: SiteStats) -> Scale:
     shares = np.linspace(1.0, 0.3, 29)
     for share in shares:
         step = full * share
-        errors.append(np.mean((np.clip(np.rint(sample / step), -top - 1, top) * step - sample) ** 2))
+        errors.append(
+            np.mean((np.clip(np.rint(sample / step), -top - 1, top) * step - sample) ** 2)
+        )
     return Scale.nearest(full * float(shares[int(np.argmin(errors))]))
 
 
@@ -189,7 +191,9 @@ class _Compressor:
             )
             biases[name] = original.bias_value()
             if seen is not None:
-                biases[name] = biases[name] + matrix @ seen.mean_o - weights[name].dense() @ seen.mean_c
+                biases[name] = (
+                    biases[name] + matrix @ seen.mean_o - weights[name].dense() @ seen.mean_c
+                )
         for name, group in self.carriers.items():
             if group:
                 bias = np.sum([biases[n] for n in group], axis=0)

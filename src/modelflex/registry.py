@@ -32,7 +32,9 @@ class Registry:
 
         def file(entry: T) -> T:
             if name in self._entries and self._entries[name] is not entry:
-                raise ValueError(f"two plug-ins of the registry '{self.package}' are named '{name}'")
+                raise ValueError(
+                    f"two plug-ins of the registry '{self.package}' are named '{name}'"
+                )
             self._entries[name] = entry
             return entry
 
@@ -57,7 +59,9 @@ class Registry:
         self._scan()
         if name not in self._entries:
             known = list(self._entries)
-            raise UserError(f"unknown {self.noun} '{name}'", f"one of the {self.noun}s", nearest(name, known))
+            raise UserError(
+                f"unknown {self.noun} '{name}'", f"one of the {self.noun}s", nearest(name, known)
+            )
         return self._entries[name]
 
     def names(self) -> tuple[str, ...]:

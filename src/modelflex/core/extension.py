@@ -96,7 +96,12 @@ class Structure(ABC):
 
     @abstractmethod
     def fit_weight(
-        self, matrix: Array, moments: Moments | None, encode: Format, gates: int, links: tuple[Link, ...]
+        self,
+        matrix: Array,
+        moments: Moments | None,
+        encode: Format,
+        gates: int,
+        links: tuple[Link, ...],
     ) -> Weight:
         """The weight (without bias) that stands for `matrix` [out, in].
 

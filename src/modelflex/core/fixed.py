@@ -39,7 +39,9 @@ def saturate(a: Array) -> Array:
 
 def to_fx(x: Array) -> Array:
     """sat(rint(x·2¹⁶)), ties to even: how real inputs enter an integer program."""
-    return saturate(np.clip(np.rint(np.asarray(x, np.float64) * FX_ONE), -(2.0**40), 2.0**40).astype(np.int64))
+    return saturate(
+        np.clip(np.rint(np.asarray(x, np.float64) * FX_ONE), -(2.0**40), 2.0**40).astype(np.int64)
+    )
 
 
 def from_fx(v: Array) -> Array:

@@ -32,7 +32,11 @@ PRIMITIVES: Mapping[str, Primitive] = {
     "quantize": Primitive(1, 1, (None,), True, "codes = clamp(rsh(v·μ, s))"),
     "linear": Primitive(1, 1, (None,), False, "A·x + bias, A in its layout and format"),
     "delta_encode": Primitive(
-        2, 3, (None, None, 1), True, "(codes, last sent) → (Δ, mask, sent): Δ where a block moved by ≥ θ"
+        2,
+        3,
+        (None, None, 1),
+        True,
+        "(codes, last sent) → (Δ, mask, sent): Δ where a block moved by ≥ θ",
     ),
     "accumulate": Primitive(3, 1, (2,), False, "(Δ, mask, M) → M + A·Δ over the masked inputs"),
     "rescale": Primitive(1, 1, (None,), True, "fx = sat(rsh(acc·μ_row, s))"),

@@ -53,7 +53,9 @@ def sigmoid(v: Array) -> Array:
     return ((1 << 15) + rounding_shift(tanh(half).astype(np.int64), 1)).astype(np.int32)
 
 
-def delta_encode(codes: Array, sent: Array, threshold: int, block: int) -> tuple[Array, Array, Array]:
+def delta_encode(
+    codes: Array, sent: Array, threshold: int, block: int
+) -> tuple[Array, Array, Array]:
     """Codes and last sent codes [rows, n] int16 → (Δ int32, mask bool, sent′ int16).
 
     A block of `block` inputs is sent when its largest |Δ| is at least `threshold` and not zero.

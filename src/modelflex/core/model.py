@@ -103,7 +103,9 @@ def check_model(model: Model) -> Model:
         raise UserError(f"model output is '{model.output}'", f"one of {', '.join(OUTPUTS)}")
     names = [layer.name for layer in model.layers]
     if len(set(names)) != len(names):
-        raise UserError(f"layer names repeat: {', '.join(names)}", "a name of its own for every layer")
+        raise UserError(
+            f"layer names repeat: {', '.join(names)}", "a name of its own for every layer"
+        )
     wanted: dict[str, tuple[int, int]] = {}
     before: Layer | None = None
     for layer in model.layers:
@@ -131,7 +133,9 @@ def _check_layer(layer: Layer, before: Layer | None) -> None:
         raise UserError(f"layer '{layer.name}' reads '{layer.reads}'", f"one of {', '.join(READS)}")
     recurrent = isinstance(layer.plugin, Cell)
     if layer.inputs < 1 or layer.units < 1:
-        raise UserError(f"layer '{layer.name}' has {layer.inputs} inputs, {layer.units} units", "≥ 1")
+        raise UserError(
+            f"layer '{layer.name}' has {layer.inputs} inputs, {layer.units} units", "≥ 1"
+        )
     if before is None:
         if layer.reads == "last" and not recurrent:
             raise UserError(f"the first layer '{layer.name}' reads the last step", "'every'")

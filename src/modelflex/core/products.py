@@ -282,7 +282,9 @@ def _elementwise(graph: Graph, site: str, mode: str, steps: float) -> ProductRow
 def program_table(program: Program, profile: Profile, model: Model) -> ProductTable:
     """The table of a single recipe: its program with the densities that a run measured."""
     steps = profile.steps / profile.sequences
-    return make_table([*program_rows(program, profile, model), *elementwise_rows(program, steps)], steps)
+    return make_table(
+        [*program_rows(program, profile, model), *elementwise_rows(program, steps)], steps
+    )
 
 
 def single_recipe(table: ProductTable) -> Array:

@@ -144,7 +144,9 @@ def read_config(kind: type, values: Mapping[str, Any], where: str) -> Any:
     known = [f.name for f in dataclasses.fields(kind)]
     for name in values:
         if name not in known:
-            raise UserError(f"{where} has the unknown key '{name}'", "a field", nearest(name, known))
+            raise UserError(
+                f"{where} has the unknown key '{name}'", "a field", nearest(name, known)
+            )
     try:
         # JSON mode is strict about types, yet takes an object for a dataclass.
         return _adapter(kind).validate_json(json.dumps(dict(values), default=str), strict=True)
@@ -159,7 +161,8 @@ def _method(registry: Registry, values: Any, where: str) -> Any:
         values = {"method": values}
     if not isinstance(values, Mapping) or not isinstance(values.get("method"), str):
         raise UserError(
-            f"{where} is {values!r}", f'a {registry.noun} such as {{ method = "{registry.names()[0]}" }}'
+            f"{where} is {values!r}",
+            f'a {registry.noun} such as {{ method = "{registry.names()[0]}" }}',
         )
     rest = {k: v for k, v in values.items() if k != "method"}
     return read_config(registry.get(values["method"]), rest, where)
@@ -179,7 +182,9 @@ def rule_from_json(values: Any, where: str = "rule") -> Rule:
             raise UserError(f"{where} has the unknown key '{name}'", "a key", nearest(name, known))
     pattern = values.get("weights")
     if not isinstance(pattern, str) or not pattern:
-        raise UserError(f"{where}.weights is {pattern!r}", "a pattern of weight names such as '*.w_h'")
+        raise UserError(
+            f"{where}.weights is {pattern!r}", "a pattern of weight names such as '*.w_h'"
+        )
     if "format" not in values:
         raise UserError(f"{where} has no format", 'such as { method = "uniform", bits = 4 }')
     activation = values.get("activation", {})
@@ -205,12 +210,16 @@ def recipe_from_json(values: Any) -> Recipe:
         raise UserError("the recipe is not a JSON object", f'one with "schema": "{SCHEMA}"')
     if values.get("schema") != SCHEMA:
         raise UserError(
-            f"the recipe has the schema {values.get('schema')!r}", f"'{SCHEMA}'", "search again with this version"
+            f"the recipe has the schema {values.get('schema')!r}",
+            f"'{SCHEMA}'",
+            "search again with this version",
         )
     known = ["schema", "label", "recalibrate", "rules"]
     for name in values:
         if name not in known:
-            raise UserError(f"the recipe has the unknown key '{name}'", "a key", nearest(name, known))
+            raise UserError(
+                f"the recipe has the unknown key '{name}'", "a key", nearest(name, known)
+            )
     rounds, rules = values.get("recalibrate", 0), values.get("rules")
     if isinstance(rounds, bool) or not isinstance(rounds, int) or not 0 <= rounds <= 100:
         raise UserError(f"recalibrate is {rounds!r}", "a number of rounds, 0 … 100")

@@ -1,7 +1,7 @@
 """How weights lie in files: tensors (safetensors) and the JSON that says what they mean.
 
-The codes of a part are one little-endian bit stream of `bits` bits each, in row-major order: bit i of
-the stream is bit i mod 8 of byte ⌊i/8⌋, and a code's lowest bit comes first. Odd grids store
+The codes of a part are one little-endian bit stream of `bits` bits each, in row-major order: bit i
+of the stream is bit i mod 8 of byte ⌊i/8⌋, and a code's lowest bit comes first. Odd grids store
 (code + 2^b − 1) / 2, all others two's complement. So the tensors of a weight have exactly the bytes
 that `Weight.nbytes` states: packed codes, an int16 mantissa for each scale, one int8 exponent.
 """
@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from modelflex.core.extension import Activity
 from modelflex.core.fixed import MANTISSA_MAX, Array, Scale
 from modelflex.core.layout import LAYOUTS
+from modelflex.core.part import Part
 from modelflex.core.recipe import read_config
-from modelflex.core.weight import Link, Matrix, Part, Weight, float_weight
+from modelflex.core.tracer import Activity, Link
+from modelflex.core.weight import Matrix, Weight, float_weight
 from modelflex.errors import UserError
 from modelflex.registry import ACTIVITIES
 
@@ -37,7 +38,7 @@ _CHUNK = 1 << 16  # codes at once, which bounds memory; a multiple of 8, so chun
 
 # --- bits ----------------------------------------------------------------------------------------
 def pack_bits(values: Array, bits: int) -> Array:
-    """Unsigned integers [n] of `bits` bits (1 … 32) → uint8 [⌈n·bits/8⌉]; unused last bits are 0."""
+    """Unsigned integers [n] of `bits` bits (1 … 32) → uint8 [⌈n·bits/8⌉]; spare last bits are 0."""
     out = np.empty((values.size * bits + 7) // 8, np.uint8)
     for start in range(0, values.size, _CHUNK):
         quads = values[start : start + _CHUNK].astype("<u4").view(np.uint8).reshape(-1, 4)
@@ -69,7 +70,7 @@ def pack_codes(part: Part) -> Array:
     codes = part.codes.ravel().astype(np.int64)
     top = (1 << part.bits) - 1 if part.odd else (1 << (part.bits - 1)) - 1
     if np.abs(codes).max(initial=0) > top or (part.odd and not np.all(codes & 1)):
-        raise ValueError(f"a code is not on the {'odd ' if part.odd else ''}grid of {part.bits} bits")
+        raise ValueError(f"a code is not on the grid of {part.bits} bits (odd: {part.odd})")
     return pack_bits((codes + top) >> 1 if part.odd else codes & ((1 << part.bits) - 1), part.bits)
 
 
@@ -130,10 +131,12 @@ def _part_tensors(name: str, part: Part) -> tuple[dict[str, Array], dict[str, An
         f"{name}.mantissa": scale.mantissa.astype(np.int16),
         f"{name}.exponent": np.array([scale.exponent], np.int8),
     }
-    shape = list(part.codes.shape)
     return tensors, {
-        "shape": shape, "bits": part.bits, "odd": part.odd, "rows_per_scale": part.rows_per_scale
-    }  # fmt: skip
+        "shape": list(part.codes.shape),
+        "bits": part.bits,
+        "odd": part.odd,
+        "rows_per_scale": part.rows_per_scale,
+    }
 
 
 def _link_entry(link: Link) -> dict[str, Any]:
@@ -143,9 +146,10 @@ def _link_entry(link: Link) -> dict[str, Any]:
         "exponent": link.scale.exponent,
         "activity": None,
     }
-    if link.activity is not None:
-        method = ACTIVITIES.name_of(type(link.activity))
-        entry["activity"] = {"method": method, **dataclasses.asdict(link.activity)}  # type: ignore[call-overload]
+    config: Any = link.activity
+    if config is not None:
+        method = ACTIVITIES.name_of(type(config))
+        entry["activity"] = {"method": method, **dataclasses.asdict(config)}
     return entry
 
 
@@ -169,13 +173,19 @@ def read_weight(
         raise UserError(f"weight '{name}' is {entry['numeric']!r}", f"'{FLOAT}' or '{INTEGER}'")
     layout = field(entry, "layout", name, str)
     if layout not in LAYOUTS:
-        raise UserError(f"weight '{name}' has the layout '{layout}'", f"one of {', '.join(LAYOUTS)}")
+        raise UserError(
+            f"weight '{name}' has the layout '{layout}'", f"one of {', '.join(LAYOUTS)}"
+        )
     parts, links = field(entry, "parts", name, list), field(entry, "links", name, list)
     if len(parts) != 1 or len(links) != 1:
-        raise UserError(f"weight '{name}' has {len(parts)} parts and {len(links)} links", "one of each")
+        raise UserError(
+            f"weight '{name}' has {len(parts)} parts and {len(links)} links", "one of each"
+        )
     part = _read_part(f"{name}/0", parts[0], tensors, CODE_BITS)
     if part.codes.ndim != (3 if layout == "circulant" else 2):
-        raise UserError(f"'{name}/0' has the shape {part.codes.shape}", f"that of a {layout} weight")
+        raise UserError(
+            f"'{name}/0' has the shape {part.codes.shape}", f"that of a {layout} weight"
+        )
     weight = Matrix((part,), None, (_read_link(f"{name}/0", links[0]),), gates, layout)
     if weight.shape[0] % gates:
         raise UserError(f"weight '{name}' has {weight.shape[0]} rows", f"a multiple of {gates}")
@@ -192,7 +202,9 @@ def checked_float_weight(name: str, matrix: Array, bias: Array | None, gates: in
     """
     if matrix.ndim != 2 or not matrix.size or matrix.shape[0] % gates:
         rows = f" whose rows are a multiple of {gates}" if gates > 1 else ""
-        raise UserError(f"tensor '{name}' has the shape {matrix.shape}", f"a matrix [out, in]{rows}")
+        raise UserError(
+            f"tensor '{name}' has the shape {matrix.shape}", f"a matrix [out, in]{rows}"
+        )
     if bias is not None and bias.shape != (matrix.shape[0],):
         raise UserError(
             f"the bias of '{name}' has the shape {bias.shape}", f"({matrix.shape[0]},), one a row"
@@ -244,7 +256,8 @@ def _read_part(
     exponent = _take(tensors, f"{name}.exponent", np.int8)
     if mantissa.ndim != 1 or exponent.shape != (1,) or mantissa.size * per_scale != shape[0]:
         raise UserError(
-            f"{where} has {mantissa.size} scales for {per_scale} rows each", f"{shape[0]} rows in all"
+            f"{where} has {mantissa.size} scales for {per_scale} rows each",
+            f"{shape[0]} rows in all",
         )
     if mantissa.min() < 1:
         raise UserError(f"{where} has a scale of {mantissa.min()}", "positive scales")
@@ -309,7 +322,9 @@ def field(entry: Any, key: str, where: str, kind: type) -> Any:
     if not isinstance(entry, Mapping) or key not in entry:
         raise UserError(f"{where} has no '{key}'", f"a JSON object with the key '{key}'")
     if type(entry[key]) is not kind:
-        raise UserError(f"{where}: {key} is {str(entry[key])[:60]!r}", f"a value of type {kind.__name__}")
+        raise UserError(
+            f"{where}: {key} is {str(entry[key])[:60]!r}", f"a value of type {kind.__name__}"
+        )
     return entry[key]
 
 
@@ -317,7 +332,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
-        UserError: the file can't be read, is no JSON object, repeats a key, or holds NaN or infinity.
+        UserError: the file can't be read, is no JSON object, repeats a key, holds NaN or infinity.
     """
     try:
         values = json.loads(
@@ -328,7 +343,9 @@ def read_json_object(path: Path) -> dict[str, Any]:
     except RecursionError:
         raise UserError(f"'{path}' is nested too deeply", "a JSON object") from None
     except ValueError as error:
-        raise UserError(f"'{path}' is not valid JSON ({str(error)[:120]})", "a JSON object") from None
+        raise UserError(
+            f"'{path}' is not valid JSON ({str(error)[:120]})", "a JSON object"
+        ) from None
     if not isinstance(values, dict):
         raise UserError(f"'{path}' holds a JSON {type(values).__name__}", "a JSON object")
     return values

@@ -21,8 +21,10 @@ from modelflex.core.profile import Profile, SiteCounts
 from modelflex.core.program import Program, Stage
 from modelflex.core.tracer import Product
 from modelflex.errors import UserError
-from modelflex.execute import kernels
+from modelflex.execute.kernels import KERNELS, Kernels
 
+MAX_ACCUMULATOR = 1 << 47
+"""A sum times an int16 multiplier must stay below 2⁶²."""
 CHUNK_STEPS = 16_384
 """Time steps executed together at most (one sequence may be longer), which bounds memory."""
 
@@ -64,8 +66,8 @@ class _Counter:
 class Interpreter:
     """A program ready to run: matrices expanded and widths proven once."""
 
-    def __init__(self, program: Program) -> None:
-        self.program = program
+    def __init__(self, program: Program, kernels: Kernels = KERNELS) -> None:
+        self.program, self.kernels = program, kernels
         self._matrices = {site: _matrix(p) for site, p in program.products.items()}
 
     def run(
@@ -83,7 +85,9 @@ class Interpreter:
         graph = self.program.stages[0].graph
         wanted = graph.values[graph.inputs["x"]].size
         if sequences.x.shape[1] != wanted:
-            raise UserError(f"the data have {sequences.x.shape[1]} features", f"{wanted}, the model's inputs")
+            raise UserError(
+                f"the data have {sequences.x.shape[1]} features", f"{wanted}, the model's inputs"
+            )
         runs = [
             _Run(self, part, capture, state and _slice_state(state, first, part.count))
             for first, part in _chunks(sequences)
@@ -122,9 +126,11 @@ def _matrix(product: Product) -> Array:
     bias = 0 if product.bias is None else int(np.abs(product.bias).max(initial=0))
     # Differences under delta are one bit wider than codes, so 2^b bounds both.
     bound = int(np.abs(matrix.astype(np.int64)).sum(axis=1).max()) * (1 << product.link.bits) + bias
-    if bound >= 1 << 53:
+    if bound >= MAX_ACCUMULATOR:
         raise UserError(
-            f"the sums of '{product.site}' may reach {bound}", "less than 2^53", "use fewer bits or inputs"
+            f"the sums of '{product.site}' may reach {bound}",
+            f"less than {MAX_ACCUMULATOR}",
+            "use fewer bits or inputs",
         )
     return np.ascontiguousarray(matrix.T, np.float32 if bound < 1 << 24 else np.float64)
 
@@ -169,7 +175,10 @@ class _Run:
         self.interpreter, self.sequences, self.capture = interpreter, sequences, capture
         self.packing = make_packing(sequences.lengths)
         self.once = Packing(
-            self.packing.order, np.array([sequences.count]), np.array([0, sequences.count]), self.packing.order
+            self.packing.order,
+            np.array([sequences.count]),
+            np.array([0, sequences.count]),
+            self.packing.order,
         )
         self.initial = state or {}
         self.counters = {site: _Counter() for site in interpreter.program.products}
@@ -278,15 +287,15 @@ class _Run:
     def _apply(self, op: Op, values: dict[int, Array], caught: dict[str, Array]) -> None:
         args = [values[i] for i in op.inputs]
         if op.site is None:
-            values[op.outputs[0]] = kernels.elementwise(op, args)
+            values[op.outputs[0]] = self.interpreter.kernels.elementwise(op, args)
             return
         product = self.interpreter.program.products[op.site]
         if op.kind == "quantize" and product.encode is not None and product.link is not None:
-            values[op.outputs[0]] = kernels.quantize(args[0], product.encode, product.link.bits)
+            values[op.outputs[0]] = self.interpreter.kernels.quantize(args[0], product.encode, product.link.bits)
         elif op.kind == "rescale" and product.rescale is not None:
-            values[op.outputs[0]] = kernels.rescale(args[0], product.rescale)
+            values[op.outputs[0]] = self.interpreter.kernels.rescale(args[0], product.rescale)
         elif op.kind == "delta_encode":
-            made = kernels.delta_encode(args[0], args[1], op.attrs["threshold"], op.attrs["block"])
+            made = self.interpreter.kernels.delta_encode(args[0], args[1], op.attrs["threshold"], op.attrs["block"])
             values.update(zip(op.outputs, made, strict=True))
             self._catch(op.site, made[2], caught)
         elif op.kind == "linear":

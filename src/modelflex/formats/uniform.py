@@ -39,7 +39,9 @@ class Uniform(Format):
     clip: Literal["max", "mse"] = "mse"
     rounding: Literal["nearest", "gptq"] = "gptq"
 
-    reference = "Frantar et al., GPTQ, ICLR 2023 (arXiv 2210.17323); min–max rounding for the naive variant"
+    reference = (
+        "Frantar et al., GPTQ, ICLR 2023 (arXiv 2210.17323); min–max rounding for the naive variant"
+    )
     search_range = {"bits": (2, 3, 4, 8, 16), "scales": ("tensor", "gate", "row")}
 
     def __post_init__(self) -> None:

@@ -34,10 +34,13 @@ def summary(study: Study, paths: Mapping[str, str | Path]) -> dict[str, Any]:
             "cost": study.baseline.cost.to_json(),
         },
         "best": None if study.best is None else _best(study, study.best),
-        "naive": None if study.naive is None or study.best is None else _trial(study, study.naive, "naive"),
+        "naive": None
+        if study.naive is None or study.best is None
+        else _trial(study, study.naive, "naive"),
         "counts": _counts(study),
         "limits": [
-            {"field": limit.field, "kind": limit.kind, "value": limit.value} for limit in study.limits
+            {"field": limit.field, "kind": limit.kind, "value": limit.value}
+            for limit in study.limits
         ],
         "nearest": [
             {

@@ -48,7 +48,7 @@ def show_metric(metric: str, value: float | None) -> str:
 
 
 def show_interval(quality: Quality | None) -> str:
-    """ "96.1 – 98.2 %", or an empty text where there is no finite interval."""
+    """The interval as in "96.1 – 98.2 %"; empty where there is no finite one."""
     if quality is None or not all(math.isfinite(v) for v in quality.interval):
         return ""
     low, high = quality.interval
@@ -67,14 +67,14 @@ def show_cost(name: str, value: float | None) -> str:
 
 
 def show_factor(factor: float | None) -> str:
-    """ "222×", "3.4×", "0.82×"."""
+    """A factor as in "222×", "3.4×", "0.82×"."""
     if factor is None or not math.isfinite(factor):
         return DASH
     return f"{factor:.0f}×" if factor >= 100 else f"{factor:.3g}×"
 
 
 def ratio(before: float | None, after: float | None) -> float | None:
-    """before / after, None where either is unknown or the quotient means nothing."""
+    """Before over after, None where either is unknown or the quotient means nothing."""
     if before is None or after is None or not before > 0 or not after > 0:
         return None
     return before / after
@@ -172,7 +172,7 @@ def show_limited(study: Study, name: str, value: float | None) -> str:
 
 
 def show_limit(study: Study, limit: Limit | Violation) -> str:
-    """ "Energy a step ≤ 50 µJ"."""
+    """A limit as in "Energy a step ≤ 50 µJ"."""
     value = limit.value if isinstance(limit, Limit) else limit.limit
     sign = "≤" if limit.kind == "max" else "≥"
     return f"{field_label(study, limit.field)} {sign} {show_limited(study, limit.field, value)}"
@@ -201,7 +201,9 @@ def _quality_clause(study: Study, trial: Trial) -> str:
     if "metric" in before and "metric" in after:
         first, then = before["metric"], after["metric"]
         name = metric_name(then.metric)
-        change = f"{show_metric(first.metric, first.value)} → {show_metric(then.metric, then.value)}"
+        change = (
+            f"{show_metric(first.metric, first.value)} → {show_metric(then.metric, then.value)}"
+        )
         interval = show_interval(then)
         return f"{name} {change} on {where}" + (f" (95 % interval {interval})" if interval else "")
     divergence = qualities_of(trial).get("divergence")
@@ -231,7 +233,7 @@ def verdict(study: Study) -> str:
 
 
 def binding(study: Study) -> str:
-    """Which limit the nearest miss misses by most, in one sentence; empty where nothing is known."""
+    """The limit that the nearest miss misses by most, in one sentence; empty if unknown."""
     if not study.nearest or not study.nearest[0][1]:
         return ""
     number, violations = study.nearest[0]

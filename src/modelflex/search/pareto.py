@@ -35,5 +35,6 @@ def pareto_front(x: npt.ArrayLike, y: npt.ArrayLike) -> npt.NDArray[np.intp]:
     counts = np.ones(levels.size, np.bool_)
     counts[1:] = lowest[1:] < np.minimum.accumulate(lowest)[:-1]
     keep = counts[group] & (second[known] == lowest[group])
-    front = known[keep]
-    return front[np.argsort(first[front], kind="stable")]
+    front: npt.NDArray[np.intp] = known[keep]
+    order = np.argsort(first[front], kind="stable")
+    return front[order]

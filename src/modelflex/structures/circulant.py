@@ -51,7 +51,12 @@ class Circulant(Structure):
         return (("circulant", geometry("circulant", out, inputs, self.block)),)
 
     def fit_weight(
-        self, matrix: Array, moments: Moments | None, encode: Format, gates: int, links: tuple[Link, ...]
+        self,
+        matrix: Array,
+        moments: Moments | None,
+        encode: Format,
+        gates: int,
+        links: tuple[Link, ...],
     ) -> Matrix:
         b = self.block
         out, inputs = matrix.shape

@@ -44,7 +44,12 @@ class Dense(Structure):
         return (("dense", geometry("dense", out, inputs)),)
 
     def fit_weight(
-        self, matrix: Array, moments: Moments | None, encode: Format, gates: int, links: tuple[Link, ...]
+        self,
+        matrix: Array,
+        moments: Moments | None,
+        encode: Format,
+        gates: int,
+        links: tuple[Link, ...],
     ) -> Matrix:
         target, hessian = matrix, None
         if moments is not None:

@@ -1,0 +1,190 @@
+"""Evaluation: how well a network's outputs serve the task, and how far they are from the original's."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from modelflex.core.data import Sequences
+from modelflex.core.divergence import (
+    divergence_name,
+    divergences,
+    log_softmax,
+    mean_divergence,
+)
+from modelflex.core.fixed import Array
+from modelflex.core.quality import Quality
+from modelflex.errors import UserError
+
+TASKS = ("classification", "per_step", "next_symbol", "regression", "none")
+Z95 = 1.959963984540054
+GROUPS = 20
+"""Groups of sequences left out in turn by the jackknife."""
+
+Metric = Callable[[Array, Array, Array], float]
+"""(outputs [N or ΣT, K], y, lengths [N]) → a figure."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the outputs are for.
+
+    Attributes:
+        kind: one of `TASKS`; "none" is label-free: divergence only.
+        metric: the user's own function instead of the task's, or None.
+        name, direction: of the metric.
+        source: text of the user's function, so that results of another version are not reused.
+    """
+
+    kind: str
+    metric: Metric | None = None
+    name: str = ""
+    direction: str = "max"
+    source: str = ""
+
+
+_METRICS: Mapping[str, tuple[str, str]] = {
+    "classification": ("accuracy", "max"),
+    "per_step": ("accuracy", "max"),
+    "next_symbol": ("perplexity", "min"),
+    "regression": ("rmse", "min"),
+}
+
+
+def make_task(kind: str, quality: str | Metric | None = None, direction: str | None = None) -> Task:
+    """A task, with the user's own quality as a function or as "module:function" (which worker
+    processes can import).
+
+    Raises:
+        UserError: an unknown kind or direction, or a function that cannot be imported.
+    """
+    if kind not in TASKS:
+        raise UserError(f"the task is '{kind}'", f"one of {', '.join(TASKS)}")
+    if direction not in (None, "max", "min"):
+        raise UserError(f"the direction of quality is '{direction}'", "'max' or 'min'")
+    if quality is None:
+        name, usual = _METRICS.get(kind, ("", "max"))
+        if direction not in (None, usual):
+            raise UserError(
+                f"the direction of {name or 'no metric'} is '{direction}'", f"'{usual}'"
+            )
+        return Task(kind, None, name, usual)
+    function = _import(quality) if isinstance(quality, str) else quality
+    name = quality if isinstance(quality, str) else getattr(function, "__name__", "quality")
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):
+        source = repr(quality)
+    return Task(kind, function, name.rsplit(":", 1)[-1], direction or "max", source)
+
+
+def _import(path: str) -> Metric:
+    module, _, name = path.partition(":")
+    if not module or not name:
+        raise UserError(f"quality is '{path}'", "module:function")
+    try:
+        function: Metric = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"quality '{path}' cannot be imported ({error})",
+            "a function (outputs, y, lengths) → float",
+            "put its module on PYTHONPATH or install it",
+        ) from None
+    return function
+
+
+def metric_value(task: Task, outputs: Array, y: Array, lengths: Array) -> float:
+    """The task's figure for outputs [N or ΣT, K]."""
+    if task.metric is not None:
+        value = float(task.metric(outputs, y, lengths))
+        if not math.isfinite(value):
+            raise UserError(f"quality '{task.name}' returned {value}", "a finite number")
+        return value
+    if task.kind in ("classification", "per_step"):
+        return float(np.mean(outputs.argmax(axis=-1) == y))
+    if task.kind == "next_symbol":
+        chosen = np.take_along_axis(log_softmax(outputs), y[:, None].astype(np.int64), axis=-1)
+        return float(np.exp(-chosen.mean()))
+    if task.kind == "regression":
+        return float(np.sqrt(np.mean(np.square(outputs - y.reshape(outputs.shape)))))
+    raise UserError(
+        "a task without labels has no metric", "a task with labels, or a quality function"
+    )
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a proportion."""
+    p, z2 = successes / n, Z95 * Z95
+    centre, half = p + z2 / (2 * n), Z95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    return max(0.0, (centre - half) / (1 + z2 / n)), min(1.0, (centre + half) / (1 + z2 / n))
+
+
+def score(
+    task: Task, output: str, outputs: Array, original: Array | None, data: Sequences
+) -> dict[str, Quality]:
+    """ "metric" (where the task has one and labels are there) and "divergence" from `original`.
+
+    Args:
+        output: "logits" or "values".
+        outputs: of the network under test, [N or ΣT, K].
+        original: of the uncompressed network on the same data; None leaves divergence out.
+
+    Raises:
+        UserError: outputs are not finite.
+    """
+    if not np.all(np.isfinite(outputs)):
+        raise UserError("the network's outputs are not finite", "finite numbers")
+    found: dict[str, Quality] = {}
+    if original is not None:
+        rows = divergences(output, original, outputs)
+        interval = _row_interval(rows, data, output)
+        name = divergence_name(output)
+        found["divergence"] = Quality(
+            name, "min", mean_divergence(output, rows), interval, data.count
+        )
+    if task.name and data.y is not None:
+        value = metric_value(task, outputs, data.y, data.lengths)
+        if task.kind == "classification" and task.metric is None:
+            interval = wilson(round(value * data.count), data.count)
+        else:
+            interval = _jackknife(task, outputs, data, value)
+        found["metric"] = Quality(task.name, task.direction, value, interval, data.count)
+    return found
+
+
+def _owner(rows: int, data: Sequences) -> Array:
+    """The sequence that every output row belongs to."""
+    if rows == data.count:
+        return np.arange(data.count)
+    return np.repeat(np.arange(data.count), data.lengths)
+
+
+def _row_interval(rows: Array, data: Sequences, output: str) -> tuple[float, float]:
+    """95 % interval of a mean over rows that are dependent within a sequence (ratio estimator)."""
+    owner = _owner(rows.size, data)
+    sums, sizes = np.bincount(owner, rows), np.bincount(owner)
+    mean, n = float(rows.mean()), sums.size
+    spread = float(np.sqrt(np.sum((sums - mean * sizes) ** 2) / max(n - 1, 1)))
+    half = Z95 * spread / (float(sizes.mean()) * math.sqrt(n))
+    low, high = max(0.0, mean - half), mean + half
+    return (low, high) if output == "logits" else (math.sqrt(low), math.sqrt(high))
+
+
+def _jackknife(task: Task, outputs: Array, data: Sequences, value: float) -> tuple[float, float]:
+    """95 % interval from leaving out groups of sequences in turn."""
+    if data.y is None or data.count < 2:
+        return value, value
+    groups = min(GROUPS, data.count)
+    out_owner, y_owner = _owner(outputs.shape[0], data), _owner(data.y.shape[0], data)
+    part = np.arange(data.count) % groups
+    values = np.array([
+        metric_value(task, outputs[part[out_owner] != g], data.y[part[y_owner] != g], data.lengths[part != g])
+        for g in range(groups)
+    ])  # fmt: skip
+    half = Z95 * math.sqrt((groups - 1) / groups * float(np.sum((values - values.mean()) ** 2)))
+    return value - half, value + half

@@ -1,0 +1,116 @@
+"""The saved model: tensors, description, recipe and provenance in one folder, written at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.numpy
+
+from modelflex.core.fixed import Array
+from modelflex.core.model import Model
+from modelflex.core.recipe import Recipe
+from modelflex.core.storage import (
+    MODEL_JSON,
+    MODEL_SCHEMA,
+    MODEL_TENSORS,
+    read_json_object,
+    weight_tensors,
+)
+from modelflex.errors import UserError
+
+RECIPE_JSON, PROVENANCE_JSON = "recipe.json", "provenance.json"
+FILES = frozenset((MODEL_JSON, MODEL_TENSORS, RECIPE_JSON, PROVENANCE_JSON))
+
+
+def save_artefact(
+    model: Model, folder: Path, *, recipe: Recipe | None, provenance: Mapping[str, Any]
+) -> None:
+    """Write model.safetensors, model.json, recipe.json (if there is one) and provenance.json.
+
+    The folder appears as a whole: it is written beside its place and then renamed. The same model,
+    recipe and provenance give the same bytes, and the tensors have `model.weight_bytes` bytes.
+    `modelflex.importers.models.load_model` gives back a model with bit-identical results.
+
+    Raises:
+        UserError: `folder` holds something else than an artefact, can't be written, or a weight
+            has no stored form.
+    """
+    tensors, description = _describe(model)
+    files: dict[str, bytes] = {
+        MODEL_TENSORS: safetensors.numpy.save(tensors),
+        MODEL_JSON: _json(description),
+        PROVENANCE_JSON: _json(dict(provenance)),
+    }
+    if recipe is not None:
+        files[RECIPE_JSON] = _json(recipe.to_json())
+    folder = Path(folder).resolve()  # a symbolic link keeps pointing where it points
+    _check_replaceable(folder)
+    try:
+        _replace(folder, files)
+    except OSError as error:
+        raise UserError(
+            f"'{folder}' can't be written ({error.strerror})", "a folder that may be written"
+        ) from None
+
+
+def _describe(model: Model) -> tuple[dict[str, Array], dict[str, Any]]:
+    tensors: dict[str, Array] = {}
+    entries: dict[str, Any] = {}
+    for name, weight in model.weights.items():
+        more, entries[name] = weight_tensors(name, weight)
+        tensors |= more
+    return tensors, {
+        "schema": MODEL_SCHEMA,
+        "name": model.name,
+        "layers": [dataclasses.asdict(layer) for layer in model.layers],
+        "output": model.output,
+        "meta": dict(model.meta),
+        "weights": entries,
+    }
+
+
+def _json(values: Mapping[str, Any]) -> bytes:
+    text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode()
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Refuse to replace anything but an empty folder or an artefact."""
+    if not folder.exists():
+        return
+    inside = {entry.name for entry in folder.iterdir()} if folder.is_dir() else {""}
+    ours = inside <= FILES
+    if ours and inside:
+        path = folder / MODEL_JSON
+        schema = read_json_object(path).get("schema") if path.is_file() else None
+        ours = str(schema).startswith(MODEL_SCHEMA.partition("/")[0])
+    if not ours:
+        raise UserError(
+            f"'{folder}' exists and is no saved model",
+            "a new folder, or one that an earlier run wrote",
+            "name another folder or move this one away",
+        )
+
+
+def _replace(folder: Path, files: Mapping[str, bytes]) -> None:
+    # Fixed names, so that what a killed run left behind is cleared by the next one.
+    fresh = folder.with_name(f".{folder.name}.new")
+    old = folder.with_name(f".{folder.name}.old")
+    for left in (fresh, old):
+        shutil.rmtree(left, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    for name, content in files.items():
+        with (fresh / name).open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    if folder.exists():
+        folder.rename(old)
+    fresh.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)

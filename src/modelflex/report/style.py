@@ -1,0 +1,55 @@
+"""The common look of the plots; colours stay apart for colour-blind readers and in grey."""
+
+from __future__ import annotations
+
+from typing import Any
+
+INK = "#16202c"
+MUTED = "#5b6878"
+GRID = "#c3ccd6"
+AWARE = "#0b62a8"
+NAIVE = "#dd7a1a"
+LIMIT = "#a3262a"
+FORBIDDEN = "rgba(163,38,42,.06)"
+FONT = "Inter, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
+
+
+def layout(height: int, **more: Any) -> dict[str, Any]:
+    """The layout that all plots share."""
+    return {
+        "height": height,
+        "margin": {"l": 72, "r": 16, "t": 70, "b": 56},
+        "font": {"family": FONT, "size": 12.5, "color": INK},
+        "paper_bgcolor": "#fff",
+        "plot_bgcolor": "#fff",
+        "hoverlabel": {
+            "bgcolor": "#fff",
+            "bordercolor": GRID,
+            "align": "left",
+            "font": {"family": FONT, "size": 12, "color": INK},
+        },
+        "shapes": [],
+        "annotations": [],
+        **more,
+    }
+
+
+def axis(title: str, log: bool, **more: Any) -> dict[str, Any]:
+    """One axis; logarithmic ones carry SI prefixes and label 1, 2 and 5."""
+    out = {
+        "title": {"text": title, "standoff": 8, "font": {"size": 12.5, "color": MUTED}},
+        "type": "log" if log else "linear",
+        "gridcolor": "#e8ecf1",
+        "zeroline": False,
+        "linecolor": GRID,
+        "showline": True,
+        "mirror": True,
+        "ticks": "outside",
+        "ticklen": 4,
+        "tickcolor": GRID,
+        "automargin": True,
+        **more,
+    }
+    if log:
+        out |= {"dtick": "D2", "exponentformat": "SI"}
+    return out

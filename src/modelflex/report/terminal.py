@@ -1,0 +1,45 @@
+"""The outcome of a search for the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from modelflex.report import tables
+from modelflex.report.cells import Cell, Table
+from modelflex.report.text import binding, verdict
+from modelflex.search.study import Study
+
+_STYLES = {"good": "green", "bad": "red", "missing": "dim", "factor": "bold"}
+
+
+def terminal_table(study: Study) -> Group:
+    """What the end of a search shows: verdict, baseline beside pick and naive twin, limits.
+
+    The caller prints it: `rich.console.Console(stderr=True).print(terminal_table(study))`.
+    """
+    parts: list[RenderableType] = [Text(verdict(study), style="bold")]
+    if study.best is None:
+        parts += [Text(binding(study)), _rich(tables.violations(study))]
+    parts += [_rich(tables.comparison(study)), _rich(tables.limits(study))]
+    return Group(*parts)
+
+
+def _rich(table: Table) -> RenderableType:
+    if not table:
+        return Text("")
+    out = RichTable(box=None, pad_edge=False, header_style="bold underline")
+    for i, column in enumerate(table.columns):
+        out.add_column(Text(column), justify="right" if i in table.numeric else "left")
+    for row in table.rows:
+        out.add_row(*map(_text, row))
+    return out
+
+
+def _text(cell: Cell) -> Text:
+    # Text, not markup: labels come from outside and may hold brackets.
+    text = Text(cell.text, style=_STYLES.get(cell.style, ""))
+    if cell.note:
+        text.append(f"  ({cell.note})", style="dim")
+    return text

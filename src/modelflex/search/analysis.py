@@ -1,0 +1,70 @@
+"""What a model is: layers, shapes, operations, bytes, and how compressible its states look."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from modelflex.core.extension import Cell
+from modelflex.core.fixed import Array
+from modelflex.core.model import Model
+from modelflex.core.stats import Stats
+
+
+def analyze(model: Model, stats: Stats | None) -> dict[str, Any]:
+    """Layers, parameters, operations a step, bytes; the rank of the hidden states if there are data.
+
+    The rank is the number of principal directions that hold 90 or 99 % of the energy (uncentred
+    second moment) of a layer's hidden state over the calibration steps: it predicts how compressible
+    the recurrent weights are.
+    """
+    layers = []
+    for layer in model.layers:
+        weights = {n: model.weights[n] for n in layer.weight_shapes}
+        biases = sum(w.bias.codes.size for w in weights.values() if w.bias is not None)
+        macs = sum(w.shape[0] * w.shape[1] for w in weights.values())
+        layers.append({
+            "name": layer.name,
+            "kind": layer.kind,
+            "inputs": layer.inputs,
+            "units": layer.units,
+            "runs": "once a sequence" if layer.reads == "last" else "every step",
+            "parameters": macs + biases,
+            "macs_per_step": macs,
+            "operations_per_step": 2 * macs,
+            "bytes": sum(w.nbytes for w in weights.values()),
+            "weights": {n: list(w.shape) for n, w in weights.items()},
+        })  # fmt: skip
+    return {
+        "name": model.name,
+        "inputs": model.inputs,
+        "outputs": model.outputs,
+        "output": model.output,
+        "parameters": sum(layer["parameters"] for layer in layers),
+        "weight_bytes": model.weight_bytes,
+        "layers": layers,
+        "hidden_rank": {} if stats is None else _ranks(model, stats),
+    }
+
+
+def _ranks(model: Model, stats: Stats) -> dict[str, Mapping[str, Any]]:
+    found = {}
+    for layer in model.layers:
+        if isinstance(layer.plugin, Cell):
+            trace = stats.sites[f"{layer.name}.w_h"].trace
+            found[layer.name] = hidden_rank(trace)
+    return found
+
+
+def hidden_rank(states: Array) -> dict[str, Any]:
+    """Rank of hidden states [steps, units] for 90 and 99 % of their energy, and the cumulative energy."""
+    values = np.linalg.eigvalsh(states.astype(np.float64).T @ states)[::-1]
+    share = np.cumsum(np.maximum(values, 0.0)) / max(float(np.sum(np.maximum(values, 0.0))), 1e-300)
+    return {
+        "units": int(states.shape[1]),
+        "rank_90": int(np.searchsorted(share, 0.90) + 1),
+        "rank_99": int(np.searchsorted(share, 0.99) + 1),
+        "spectrum": [round(float(s), 6) for s in share],
+    }

@@ -1,0 +1,181 @@
+"""The configuration file of a search, checked before anything runs."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, with_config
+
+from modelflex.core.recipe import read_config
+from modelflex.errors import UserError, nearest
+from modelflex.search.limits import Objective, read_limits
+from modelflex.search.study import Limit
+
+_TABLES = (
+    "model", "data", "task", "platform", "limits", "objective", "search", "space",
+)  # fmt: skip
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True)
+class ModelConfig:
+    """[model]: `path` of the model (relative to the file), and how a torch file is to be read."""
+
+    path: str
+    reads: str = "last"
+    output: str = "logits"
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True)
+class DataConfig:
+    """[data]: files of sequences, relative to the configuration.
+
+    Attributes:
+        calibration: what the methods are fitted to (training sequences; labels are not used).
+        validation: held-out sequences on which quality is measured and the recipe chosen.
+        test: scored once, after the choice.
+        calibration_limit: use at most so many calibration sequences, drawn with the seed.
+    """
+
+    calibration: str
+    validation: str
+    test: str | None = None
+    calibration_limit: int | None = None
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True)
+class TaskConfig:
+    """[task]: see `evaluate.make_task`."""
+
+    kind: str = "classification"
+    quality: str | None = None
+    direction: str | None = None
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True)
+class SearchConfig:
+    """[search]: seed, number of processes (0: one a core), and whether all that fits is evaluated."""
+
+    seed: int = 0
+    workers: int = 0
+    exhaustive: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.workers <= 1024:
+            raise UserError(f"search.workers is {self.workers}", "0 (one a core) … 1024")
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"search.seed is {self.seed}", "0 … 2^63 − 1")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A checked configuration.
+
+    Attributes:
+        platform: family name and its options, for `Platform.from_config`.
+        space: the grids as written, or None for the default space.
+        raw: the tables as written.
+    """
+
+    model: ModelConfig
+    data: DataConfig
+    task: TaskConfig
+    platform: tuple[str, Mapping[str, Any]]
+    limits: tuple[Limit, ...]
+    objective: Objective
+    search: SearchConfig
+    space: Any
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a file.
+
+    Raises:
+        UserError: no such file, or not TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        raise UserError(
+            f"there is no file '{path}'", "a TOML configuration", "check the path"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"'{path}' cannot be read ({error})", "a TOML file") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"'{path}' is not TOML ({error})", "a TOML configuration") from None
+
+
+def parse_config(raw: Mapping[str, Any], base: Path) -> Config:
+    """Check the tables of a configuration; paths become absolute, relative to `base`.
+
+    Raises:
+        UserError: an unknown or missing table or key, a wrong type, unit or value, contradictions.
+    """
+    for name in raw:
+        if name not in _TABLES:
+            raise UserError(
+                f"the configuration has the unknown table '{name}'",
+                "a table",
+                nearest(name, _TABLES),
+            )
+    for name in ("model", "data"):
+        if name not in raw:
+            raise UserError(f"the configuration has no table [{name}]", f"[{name}]")
+    model = _read(ModelConfig, raw, "model")
+    data = _read(DataConfig, raw, "data")
+    return Config(
+        model=ModelConfig(_path(model.path, base), model.reads, model.output),
+        data=DataConfig(
+            _path(data.calibration, base),
+            _path(data.validation, base),
+            None if data.test is None else _path(data.test, base),
+            data.calibration_limit,
+        ),
+        task=_read(TaskConfig, raw, "task"),
+        platform=platform_options(raw.get("platform", {}), base),
+        limits=read_limits(raw.get("limits", {})),
+        objective=read_objective(raw.get("objective", {})),
+        search=_read(SearchConfig, raw, "search"),
+        space=raw.get("space"),
+        raw=raw,
+    )
+
+
+def _path(text: str, base: Path) -> str:
+    return str((base / text).resolve())
+
+
+def _read(kind: type, raw: Mapping[str, Any], name: str) -> Any:
+    table = raw.get(name, {})
+    if not isinstance(table, Mapping):
+        raise UserError(f"{name} is {table!r}", f"a table [{name}]")
+    return read_config(kind, table, name)
+
+
+def read_objective(values: Any) -> Objective:
+    """Read [objective]."""
+    found: Objective = _read(Objective, {"objective": values}, "objective")
+    return found
+
+
+def platform_options(values: Any, base: Path) -> tuple[str, Mapping[str, Any]]:
+    """(family, options) from [platform]; a spec given as a file is relative to `base`."""
+    if not isinstance(values, Mapping):
+        raise UserError(f"platform is {values!r}", "a table [platform]")
+    options = dict(values)
+    name = options.pop("name", "systolic")
+    if not isinstance(name, str):
+        raise UserError(f"platform.name is {name!r}", "the name of a platform family")
+    spec = options.get("spec")
+    if isinstance(spec, str) and spec.endswith(".toml"):
+        options["spec"] = _path(spec, base)
+    return name, options

@@ -1,0 +1,142 @@
+"""Pricing recipes: the whole space at once before evaluation, and measured recipes after it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from modelflex.compress import bias_carriers, choices, gates, replayed_density
+from modelflex.core.cost import Cost
+from modelflex.core.fixed import Array
+from modelflex.core.model import Model
+from modelflex.core.platform import Platform
+from modelflex.core.products import (
+    Density,
+    ProductRow,
+    ProductTable,
+    elementwise_rows,
+    footprint,
+    make_table,
+    program_table,
+)
+from modelflex.core.profile import Profile
+from modelflex.core.program import build_program
+from modelflex.core.recipe import Choice, Recipe
+from modelflex.core.stats import Stats
+
+Totals = Mapping[str, Array]
+"""Numeric field of `Cost` → [recipes]."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One choice of one weight, as the table sees it."""
+
+    weight: str
+    choice: Choice
+    has_bias: bool
+
+
+class Pricer:
+    """Prices recipes of one model on one platform.
+
+    Args:
+        steps: T, mean time steps of a sequence.
+    """
+
+    def __init__(self, model: Model, stats: Stats, platform: Platform, steps: float) -> None:
+        self.model, self.stats, self.platform, self.steps = model, stats, platform, steps
+        self._gates = gates(model)
+        self._once = {layer.name for layer in model.layers if layer.reads == "last"}
+        self._constant = elementwise_rows(build_program(model), steps)
+        self._densities: dict[object, Density] = {}
+
+    def price(self, recipes: Sequence[Recipe]) -> tuple[Totals, Totals]:
+        """Expected and optimistic totals of recipes that were not evaluated.
+
+        Raises:
+            UserError: a recipe does not fit the model.
+        """
+        table, matrix = self._table([self._entries(recipe) for recipe in recipes])
+        low = table.optimistic()
+        expected = self.platform.combine(table, self.platform.price(table), matrix)
+        return expected, self.platform.combine(low, self.platform.price(low), matrix)
+
+    def price_measured(self, recipes: Sequence[Recipe], profiles: Sequence[Profile]) -> Totals:
+        """Totals of evaluated recipes, with the densities that their runs measured."""
+        groups: list[list[ProductRow]] = []
+        matrix = []
+        for recipe, profile in zip(recipes, profiles, strict=True):
+            rows = [self._rows(e, self._measured(e, profile)) for e in self._entries(recipe)]
+            matrix.append(range(len(groups), len(groups) + len(rows)))
+            groups += rows
+        first = len(groups)
+        table = make_table([*groups, *self._constant], self.steps)
+        constant = np.arange(first, first + len(self._constant))
+        chosen = np.hstack([np.array(matrix), np.tile(constant, (len(matrix), 1))])
+        return self.platform.combine(table, self.platform.price(table), chosen)
+
+    def cost(self, recipe: Recipe, profile: Profile | None = None) -> Cost:
+        """The full cost of one recipe, with measured densities if there is a profile."""
+        entries = self._entries(recipe)
+        if profile is None:
+            table, _ = self._table([entries])
+        else:
+            rows = [self._rows(e, self._measured(e, profile)) for e in entries]
+            table = make_table([*rows, *self._constant], self.steps)
+        return self.platform.cost(table)
+
+    def _entries(self, recipe: Recipe) -> list[_Entry]:
+        chosen = choices(self.model, recipe)
+        carriers = bias_carriers(self.model, chosen)
+        return [_Entry(name, chosen[name], bool(carriers[name])) for name in self.model.weights]
+
+    def _table(self, recipes: Sequence[Sequence[_Entry]]) -> tuple[ProductTable, Array]:
+        numbers: dict[_Entry, int] = {}
+        groups: list[list[ProductRow]] = []
+        for entry in (e for entries in recipes for e in entries):
+            if entry not in numbers:
+                numbers[entry] = len(groups)
+                groups.append(self._rows(entry, self._expected(entry)))
+        first = len(groups)
+        constant = list(range(first, first + len(self._constant)))
+        matrix = np.array([[numbers[e] for e in entries] + constant for entries in recipes])
+        return make_table([*groups, *self._constant], self.steps), matrix
+
+    def _rows(self, entry: _Entry, densities: Sequence[Density]) -> list[ProductRow]:
+        layer = entry.weight.rsplit(".", 1)[0]
+        return footprint(
+            entry.weight,
+            self.model.weights[entry.weight].shape,
+            entry.choice,
+            gates=self._gates[entry.weight],
+            has_bias=entry.has_bias,
+            runs_per_step=1 / self.steps if layer in self._once else 1.0,
+            densities=densities,
+        )
+
+    def _expected(self, entry: _Entry) -> list[Density]:
+        choice = entry.choice
+        shape = self.model.weights[entry.weight].shape
+        ((_, geo),) = choice.structure.geometries(*shape)
+        key = (entry.weight, choice.activation, choice.activity, geo.block)
+        if key not in self._densities:
+            self._densities[key] = replayed_density(choice, shape, self.stats.sites[entry.weight])
+        return [self._densities[key]]
+
+    def _measured(self, entry: _Entry, profile: Profile) -> list[Density]:
+        shape = self.model.weights[entry.weight].shape
+        found = []
+        for link, (_, geo) in enumerate(entry.choice.structure.geometries(*shape)):
+            counts = profile.sites[f"{entry.weight}/{link}"]
+            units = counts.units / max(counts.runs * geo.units, 1)
+            active = counts.active / max(counts.runs * geo.inputs, 1)
+            found.append(Density((units,) * 3, (active,) * 3))
+        return found
+
+
+def baseline_cost(model: Model, profile: Profile, platform: Platform) -> Cost:
+    """The cost of the uncompressed network: float32, dense."""
+    return platform.cost(program_table(build_program(model), profile, model))

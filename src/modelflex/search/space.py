@@ -1,0 +1,175 @@
+"""The space of recipes: grids of rules, expanded in a fixed order."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from modelflex.core.recipe import Recipe, Rule, rule_from_json
+from modelflex.errors import UserError, nearest
+
+MAX_RECIPES = 1_000_000
+_KEYS = ("name", "vary", "rules", "recalibrate")
+
+
+@dataclass(frozen=True)
+class SpaceRecipe:
+    """A recipe and the name of the grid it came from."""
+
+    recipe: Recipe
+    space: str
+
+
+def read_space(grids: Any) -> list[SpaceRecipe]:
+    """Expand the grids of a configuration into recipes, each once.
+
+    A grid has a `name`, a table `vary` of lists, `rules` whose values may be "$name" (or "$name.key"
+    where the list holds tables), and `recalibrate`. It stands for the product of all lists.
+
+    Raises:
+        UserError: an unknown key, name or method, an empty list, or too many recipes.
+    """
+    if not isinstance(grids, list) or not grids:
+        raise UserError(f"space is {grids!r}", "at least one table [[space]]")
+    seen: dict[str, SpaceRecipe] = {}
+    for number, grid in enumerate(grids):
+        where = f"space[{number}]"
+        if not isinstance(grid, Mapping):
+            raise UserError(f"{where} is {grid!r}", "a table")
+        for key in grid:
+            if key not in _KEYS:
+                raise UserError(
+                    f"{where} has the unknown key '{key}'", "a key", nearest(key, _KEYS)
+                )
+        name = str(grid.get("name", f"space {number}"))
+        for recipe in _expand(grid, f"space '{name}'"):
+            seen.setdefault(recipe.key, SpaceRecipe(recipe, name))
+    return list(seen.values())
+
+
+def _expand(grid: Mapping[str, Any], where: str) -> Iterator[Recipe]:
+    vary = grid.get("vary", {})
+    if not isinstance(vary, Mapping):
+        raise UserError(f"{where}: vary is {vary!r}", "a table of lists")
+    total = 1
+    for name, values in vary.items():
+        if not isinstance(values, list) or not values:
+            raise UserError(f"{where}: vary.{name} is {values!r}", "a list of at least one value")
+        total *= len(values)
+    if total > MAX_RECIPES:
+        raise UserError(
+            f"{where} has {total} recipes", f"at most {MAX_RECIPES}", "vary fewer values"
+        )
+    rules = grid.get("rules")
+    if not isinstance(rules, list) or not rules:
+        raise UserError(f"{where}: rules is {rules!r}", "a list of at least one rule")
+    used: set[str] = set()
+    for values in itertools.product(*vary.values()):
+        chosen = dict(zip(vary, values, strict=True))
+        made = tuple(
+            _rule(rule, chosen, used, f"{where}: rules[{i}]") for i, rule in enumerate(rules)
+        )
+        rounds = _substitute(grid.get("recalibrate", 0), chosen, used, where)
+        if isinstance(rounds, bool) or not isinstance(rounds, int) or not 0 <= rounds <= 100:
+            raise UserError(f"{where}: recalibrate is {rounds!r}", "a number of rounds, 0 … 100")
+        yield Recipe(made, rounds, label=_label(made, rounds))
+    unused = set(vary) - used
+    if unused:
+        raise UserError(
+            f"{where}: vary.{min(unused)} is never used", f"a value '${min(unused)}' in a rule"
+        )
+
+
+def _rule(rule: Any, chosen: Mapping[str, Any], used: set[str], where: str) -> Rule:
+    return rule_from_json(_substitute(rule, chosen, used, where), where)
+
+
+def _substitute(value: Any, chosen: Mapping[str, Any], used: set[str], where: str) -> Any:
+    """Replace "$name" and "$name.key" by the chosen values, at any depth."""
+    if isinstance(value, Mapping):
+        return {k: _substitute(v, chosen, used, where) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_substitute(v, chosen, used, where) for v in value]
+    if not isinstance(value, str) or not value.startswith("$"):
+        return value
+    name, _, key = value[1:].partition(".")
+    if name not in chosen:
+        raise UserError(
+            f"{where} uses '{value}'", "a name in vary", nearest(name, list(chosen) or ["(none)"])
+        )
+    used.add(name)
+    found = chosen[name]
+    if key:
+        if not isinstance(found, Mapping) or key not in found:
+            raise UserError(f"{where} uses '{value}'", f"a table with '{key}' in vary.{name}")
+        found = found[key]
+    return found
+
+
+def _label(rules: Sequence[Rule], rounds: int) -> str:
+    """A short text for people: what each rule does."""
+    parts = []
+    for rule in rules:
+        choice = rule.choice
+        bits = f"{choice.format.stored_bits}b×{choice.activation.bits}b"
+        block = getattr(choice.structure, "block", 1)
+        text = f"{rule.weights.removeprefix('*.')} {bits}" + (f" ○{block}" if block > 1 else "")
+        threshold = getattr(choice.activity, "threshold", None)
+        if threshold is not None:
+            text += f" θ{threshold:g}"
+            text += "▪" if getattr(choice.activity, "granularity", "") == "block" else ""
+        parts.append(text)
+    aware = any(rule.choice.data_aware for rule in rules)
+    return ", ".join(parts) + (f", ↻{rounds}" if rounds else "" if aware else ", naive")
+
+
+def default_grids(names: Sequence[str]) -> list[dict[str, Any]]:
+    """A space for any model of the supported layers: data-aware and naive variants of formats,
+    block-circulant recurrent weights and delta thresholds."""
+    recurrent = any(n.endswith(".w_h") for n in names)
+    dense = any(n.endswith(".w") for n in names)
+
+    def grid(name: str, aware: bool, vary: dict[str, Any], rounds: int) -> dict[str, Any]:
+        form = {"method": "uniform", "bits": "$bits"} | (
+            {"scales": "gate"}
+            if aware
+            else {"scales": "tensor", "clip": "max", "rounding": "nearest"}
+        )
+        fit = "least_squares" if aware else "copy"
+        rules: list[dict[str, Any]] = []
+        if recurrent:
+            held = {"method": "delta", "unit": "std", "granularity": "block"}
+            rules += [
+                {
+                    "weights": "*.w_x",
+                    "structure": {"method": "dense", "fit": fit},
+                    "format": form,
+                    "activity": held | {"threshold": "$theta"},
+                },
+                {
+                    "weights": "*.w_h",
+                    "structure": {
+                        "method": "circulant",
+                        "block": "$block",
+                        "fit": "least_squares" if aware else "mean",
+                    },
+                    "format": form,
+                    "activity": held | {"threshold": "$theta"},
+                },
+            ]
+        if dense:
+            rules.append(
+                {"weights": "*.w", "structure": {"method": "dense", "fit": fit}, "format": form}
+            )
+        used = vary if recurrent else {"bits": vary["bits"]}
+        return {
+            "name": name,
+            "vary": used,
+            "rules": rules,
+            "recalibrate": rounds if recurrent else 0,
+        }
+
+    vary = {"bits": [2, 3, 4, 8], "block": [1, 2, 4], "theta": [0.0, 0.2, 0.4, 0.6]}
+    return [grid("data-aware", True, vary, 3), grid("naive", False, vary | {"block": [1]}, 0)]
