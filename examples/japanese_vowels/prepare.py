@@ -6,8 +6,8 @@ tell the speaker. 270 utterances (30 a speaker) are the official training set, 3
 
 Source: M. Kudo, J. Toyama, M. Shimbo, "Multidimensional curve classification using passing-through
 regions", Pattern Recognition Letters 20 (11-13), 1999, pp. 1103-1111; UCI Machine Learning
-Repository, doi:10.24432/C5NS47, licensed by UCI under CC BY 4.0. The copy read here is the pair of
-`.ts` files that ships inside the wheel of aeon 1.6.0 (BSD-3-Clause, https://www.aeon-toolkit.org).
+Repository, doi:10.24432/C5NS47, licensed under CC BY 4.0 (see README.md). The copy read
+here is the pair of `.ts` files inside the wheel of aeon 1.6.0 (BSD-3-Clause).
 
 Only the wheel's files are used: aeon itself is never imported, so its dependencies may be missing
 (`pip install --no-deps aeon==1.6.0`).
@@ -54,7 +54,7 @@ class Ragged(NamedTuple):
     y: npt.NDArray[np.int64]  # [N], class index from 0
 
     def take(self, indices: npt.NDArray[np.int64]) -> Ragged:
-        """The sequences at `indices` [n], in that order."""
+        """Return the sequences at `indices` [n], in that order."""
         ends = np.cumsum(self.lengths)
         frames = [np.arange(ends[i] - self.lengths[i], ends[i]) for i in indices]
         return Ragged(self.x[np.concatenate(frames)], self.lengths[indices], self.y[indices])
@@ -76,7 +76,7 @@ class Split(NamedTuple):
     std: npt.NDArray[np.float64]  # [12]
 
     def train(self) -> npt.NDArray[np.int64]:
-        """Indices [207] of the sequences that are not held out, ascending."""
+        """Return the indices [207] of the sequences that are not held out, ascending."""
         return np.setdiff1d(np.arange(TRAINING_SEQUENCES), self.validation)
 
 
@@ -172,7 +172,7 @@ def _read_series(
 
 
 def data_folder() -> Path:
-    """The folder of the `.ts` files inside the installed aeon wheel, found without importing it."""
+    """Find the folder of the `.ts` files in the installed aeon wheel, without importing it."""
     spec = importlib.util.find_spec("aeon")
     for root in (spec.submodule_search_locations or []) if spec else []:
         folder = Path(root) / "datasets" / "data" / "JapaneseVowels"
@@ -185,7 +185,7 @@ def data_folder() -> Path:
 
 
 def load_official() -> tuple[Ragged, Ragged]:
-    """The official training (270) and test (370) sequences, as recorded.
+    """Read the official training (270) and test (370) sequences, as recorded.
 
     Raises DataError if the wheel is missing or its files are not the complete data set.
     """
@@ -256,15 +256,23 @@ def read_split(path: Path) -> Split:
     except FileNotFoundError as error:
         known = sorted(p.parent.name for p in (HERE / "weights").glob("seed*/split.json"))
         raise DataError(f"{path}: no such split; there are {', '.join(known) or 'none'}") from error
-    except (OSError, KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except DataError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: not a split file ({error!r}); restore it from git") from error
+    _check_split(split, path)
+    return split
+
+
+def _check_split(split: Split, path: Path) -> None:
     indices = split.validation
     in_range = indices.ndim == 1 and bool(((indices >= 0) & (indices < TRAINING_SEQUENCES)).all())
     if not in_range or len(np.unique(indices)) != len(indices):
         raise DataError(f"{path}: validation must be distinct indices below {TRAINING_SEQUENCES}")
     if split.mean.shape != (COEFFICIENTS,) or split.std.shape != (COEFFICIENTS,):
         raise DataError(f"{path}: mean and std must have {COEFFICIENTS} values each")
-    return split
+    if not np.isfinite(split.mean).all() or not (np.isfinite(split.std) & (split.std > 0)).all():
+        raise DataError(f"{path}: mean and std must be finite, and std positive")
 
 
 def apply_split(split: Split, official_train: Ragged, official_test: Ragged) -> Parts:
