@@ -64,7 +64,7 @@ def load_sequences(source: Any, where: str = "data") -> Sequences:
             raise UserError(f"{where} has no array x", "x [ΣT, F], lengths [N], y")
         return _from_arrays(source["x"], source.get("lengths"), source.get("y"), where)
     if isinstance(source, tuple) and 2 <= len(source) <= 3 and hasattr(source[0], "__array__"):
-        dimensions = [np.ndim(item) for item in source]
+        dimensions = np.ndim(source[0]), _array(source[1], f"{where}[1]").ndim
         if dimensions[0] == 3 and len(source) == 2:
             return _from_arrays(source[0], None, source[1], where)
         if dimensions[0] == 2 and dimensions[1] == 1:
