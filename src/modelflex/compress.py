@@ -11,11 +11,11 @@ from modelflex.core.divergence import divergences, mean_divergence
 from modelflex.core.extension import Cell, Moments, damped
 from modelflex.core.fixed import Array, Scale
 from modelflex.core.model import Model
+from modelflex.core.part import pack_bias
 from modelflex.core.products import Density, bias_bits
 from modelflex.core.program import build_program
 from modelflex.core.recipe import Activation, Choice, Recipe
 from modelflex.core.stats import SiteStats, Stats
-from modelflex.core.part import pack_bias
 from modelflex.core.tracer import Link
 from modelflex.core.weight import Weight
 from modelflex.errors import UserError
@@ -89,7 +89,7 @@ def bias_carriers(model: Model, chosen: Mapping[str, Choice]) -> dict[str, tuple
         for group in groups:
             needed = any(model.weights[n].bias is not None or chosen[n].data_aware for n in group)
             holder = next((n for n in group if chosen[n].activity is not None), group[0])
-            carriers |= {n: () for n in group}
+            carriers |= dict.fromkeys(group, ())
             if needed:
                 carriers[holder] = tuple(group)
     return carriers

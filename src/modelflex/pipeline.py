@@ -24,6 +24,7 @@ from modelflex.core.recipe import Recipe
 from modelflex.core.trial import Trial
 from modelflex.errors import UserError
 from modelflex.evaluate import Metric, make_task
+from modelflex.execute.kernels import HAVE_NATIVE
 from modelflex.export.artefact import save_artefact
 from modelflex.importers.data import check_task, load_sequences
 from modelflex.importers.models import load_model
@@ -436,6 +437,20 @@ def retarget(study: Path, config: Path | None, tell: Tell = lambda _: None) -> R
         return replace(result, missing=missing)
     finally:
         store.close()
+
+
+def analyze_model(path: Path, data: Path | None) -> dict[str, Any]:
+    """What `modelflex analyze` shows; see `search.analysis.analyze`."""
+    model = load_model(path)
+    with threadpool_limits(1):
+        stats = None if data is None else calibrate(model, load_sequences(data))
+        return analyze(model, stats)
+
+
+def say_if_slow(say: Callable[[str], None]) -> None:
+    """Tell the user when the native kernels are missing."""
+    if not HAVE_NATIVE:
+        say("ModelFlex was installed without a C compiler: running in pure Python, slower.")
 
 
 def versions() -> dict[str, str]:

@@ -21,7 +21,8 @@ def kl_divergence(original: Array, compressed: Array) -> Array:
 
 def squared_error(original: Array, compressed: Array) -> Array:
     """‖y − ŷ‖² of every row over the mean ‖y‖² of all rows, [rows]; its mean is the squared
-    relative error."""
+    relative error.
+    """
     power = float(np.mean(np.sum(np.square(original), axis=-1)))
     wrong = np.sum(np.square(np.asarray(original) - compressed), axis=-1)
     return wrong / power if power > 0 else wrong

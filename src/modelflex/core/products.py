@@ -16,10 +16,10 @@ from modelflex.core.fixed import Array
 from modelflex.core.graph import PRIMITIVES, Graph
 from modelflex.core.layout import Geometry
 from modelflex.core.model import Model
+from modelflex.core.part import FLOAT_BITS
 from modelflex.core.profile import Profile
 from modelflex.core.program import Program
 from modelflex.core.recipe import Choice
-from modelflex.core.part import FLOAT_BITS
 
 STATE_BYTES = {"fx": 4, "float32": 4, "code": 2, "acc": 8, "delta": 4, "mask": 1}
 """Bytes of one element of a carried value in the portable layout of docs/arithmetic.md."""

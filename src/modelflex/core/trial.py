@@ -15,7 +15,8 @@ from modelflex.core.recipe import Recipe
 @dataclass(frozen=True)
 class Violation:
     """A limit that is missed: `value` against `limit`, both in SI units; `optimistic` if it is already
-    missed at the low end of the densities, before any evaluation."""
+    missed at the low end of the densities, before any evaluation.
+    """
 
     field: str
     kind: str

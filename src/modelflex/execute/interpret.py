@@ -291,11 +291,15 @@ class _Run:
             return
         product = self.interpreter.program.products[op.site]
         if op.kind == "quantize" and product.encode is not None and product.link is not None:
-            values[op.outputs[0]] = self.interpreter.kernels.quantize(args[0], product.encode, product.link.bits)
+            values[op.outputs[0]] = self.interpreter.kernels.quantize(
+                args[0], product.encode, product.link.bits
+            )
         elif op.kind == "rescale" and product.rescale is not None:
             values[op.outputs[0]] = self.interpreter.kernels.rescale(args[0], product.rescale)
         elif op.kind == "delta_encode":
-            made = self.interpreter.kernels.delta_encode(args[0], args[1], op.attrs["threshold"], op.attrs["block"])
+            made = self.interpreter.kernels.delta_encode(
+                args[0], args[1], op.attrs["threshold"], op.attrs["block"]
+            )
             values.update(zip(op.outputs, made, strict=True))
             self._catch(op.site, made[2], caught)
         elif op.kind == "linear":

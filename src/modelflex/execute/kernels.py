@@ -64,7 +64,9 @@ def _native_delta(
 ) -> tuple[Array, Array, Array]:
     delta, after = np.empty(codes.shape, np.int32), np.empty(codes.shape, np.int16)
     blocks = np.empty((*codes.shape[:-1], -(-codes.shape[-1] // block)), np.uint8)
-    _native.delta_encode(_contiguous(codes), _contiguous(sent), block, threshold, delta, blocks, after)
+    _native.delta_encode(
+        _contiguous(codes), _contiguous(sent), block, threshold, delta, blocks, after
+    )
     mask = blocks if block == 1 else np.repeat(blocks, block, axis=-1)
     return delta, mask.astype(bool), after
 

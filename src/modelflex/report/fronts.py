@@ -57,8 +57,9 @@ def pareto_figure(study: Study) -> Figure | None:
     if not trials or not columns:
         return None
     rows = quality_scales(study, trials)
-    hover = {t.number: _hover(study, t) for t in trials}
-    figure: Figure = {"data": [], "layout": layout(430 * len(rows) + 70)}
+    # Texts stand once, by the trial's number; the page hands them to the points of every panel.
+    hover = {str(t.number): _hover(study, t) for t in trials}
+    figure: Figure = {"data": [], "layout": layout(430 * len(rows) + 70, meta={"hover": hover})}
     gap_x, gap_y, top = 0.075, 0.14, 1.0
     width = (1 - gap_x * (len(columns) - 1)) / len(columns)
     height = (top - gap_y * (len(rows) - 1)) / len(rows)
@@ -66,7 +67,7 @@ def pareto_figure(study: Study) -> Figure | None:
         for c, x in enumerate(columns):
             index = r * len(columns) + c + 1
             left, bottom = c * (width + gap_x), top - height - r * (height + gap_y)
-            _panel(figure, study, trials, hover, (x, y), index, first=index == 1)
+            _panel(figure, study, trials, (x, y), index, first=index == 1)
             key = str(index) if index > 1 else ""
             figure["layout"][f"xaxis{key}"] = axis(
                 x.title, x.log, domain=[left, left + width], anchor=f"y{key}", **x.layout
@@ -94,7 +95,6 @@ def _panel(
     figure: Figure,
     study: Study,
     trials: Sequence[Trial],
-    hover: dict[int, str],
     scales: _Scales,
     index: int,
     first: bool,
@@ -108,7 +108,7 @@ def _panel(
     data = figure["data"]
     data.append(_twin_lines(study, aware, scales) | place)
     for name, group, colour in (("naive", naive, NAIVE), ("data-aware", aware, AWARE)):
-        data.append(_points(name, group, colour, hover, scales) | place)
+        data.append(_points(name, group, colour, scales) | place)
         data.append(_front(name, group, colour, scales) | place)
     title, pick = subject(study)
     for name, trial, colour in (
@@ -116,7 +116,7 @@ def _panel(
         (title.lower(), pick, AWARE),
     ):
         group = [t for t in shown if trial is not None and t.number == trial.number]
-        data.append(_star(name, group, colour, hover, scales) | place)
+        data.append(_star(name, group, colour, scales) | place)
     for scale, side in ((x, "x"), (y, "y")):
         for edge in scale.limits:
             _draw_limit(figure["layout"], scale, side, key, edge)
@@ -126,7 +126,6 @@ def _points(
     name: str,
     group: Sequence[Trial],
     colour: str,
-    hover: dict[int, str],
     scales: _Scales,
 ) -> Figure:
     # Open markers miss a limit, full ones are within all limits.
@@ -134,7 +133,7 @@ def _points(
     return _trace(name, group, scales) | {
         "mode": "markers",
         "legendgroup": name,
-        "text": [hover[t.number] for t in group],
+        "customdata": [t.number for t in group],
         "hovertemplate": "%{text}<extra></extra>",
         "marker": {
             "size": 6.5,
@@ -162,13 +161,12 @@ def _star(
     name: str,
     group: Sequence[Trial],
     colour: str,
-    hover: dict[int, str],
     scales: _Scales,
 ) -> Figure:
     return _trace(name, group, scales) | {
         "mode": "markers",
         "legendgroup": name,
-        "text": [hover[t.number] for t in group],
+        "customdata": [t.number for t in group],
         "hovertemplate": "%{text}<extra></extra>",
         "marker": {
             "symbol": "star",

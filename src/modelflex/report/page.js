@@ -4,6 +4,10 @@
 const figures = JSON.parse(document.getElementById("figures").textContent);
 for (const element of document.querySelectorAll("[data-figure]")) {
   const figure = figures[element.dataset.figure];
+  for (const trace of figure.data) {
+    // One text for each recipe, in whichever panels its point stands.
+    if (trace.customdata) trace.text = trace.customdata.map((number) => figure.layout.meta.hover[number]);
+  }
   Plotly.newPlot(element, figure.data, figure.layout, {
     responsive: true,
     displaylogo: false,

@@ -17,6 +17,7 @@ from modelflex.report.cells import Table, assumptions
 from modelflex.report.summary import strict_json
 from modelflex.report.text import (
     binding,
+    field_label,
     label,
     metric_name,
     ratio,
@@ -88,6 +89,7 @@ def render(study: Study) -> str:
         verdict=verdict(study),
         binding=binding(study),
         counts=_counts(study),
+        objective=field_label(study, study.objective).lower(),
         covered=tables.covered(study),
         not_drawn=tables.limits_elsewhere(study, fronts.drawn_limits(study)),
         subject=subject(study),

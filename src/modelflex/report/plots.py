@@ -43,16 +43,16 @@ def waterfall_figure(study: Study) -> Figure | None:
         )
         figure["layout"][f"yaxis{key}"] = _steps_axis(names, key, shown=i == 0)
     figure["data"].append(_divergence(study))
-    seen = [s.divergence for s in study.steps if s.divergence > 0]
     title = f"{metric_name(divergence_metric(study))} from uncompressed"
-    ends = {"range": list(_log_range(seen))} if seen else {}
-    figure["layout"]["xaxis3"] = axis(title, True, domain=domains[2], anchor="y3", **ends)
+    ends = list(_log_range([s.divergence for s in study.steps]))
+    figure["layout"]["xaxis3"] = axis(title, True, domain=domains[2], anchor="y3", range=ends)
     figure["layout"]["yaxis3"] = _steps_axis(names, "3", shown=False)
     return figure
 
 
 def _log_range(values: list[float]) -> tuple[float, float]:
-    low, high = math.log10(min(values)), math.log10(max(values))
+    positive = [v for v in values if v > 0] or [1.0]
+    low, high = math.log10(min(positive)), math.log10(max(positive))
     pad = max(0.14 * (high - low), 0.15)
     return low - pad, high + pad
 
@@ -85,7 +85,7 @@ def _falls(values: list[float], key: str) -> list[Figure]:
         show_quantity(v, "B") + ("" if f is None or abs(f - 1) < 0.005 else f"   ÷{f:.3g}")
         for v, f in zip(values, factors, strict=True)
     ]
-    middle = math.sqrt(min(values) * max(values))
+    middle = 10 ** (sum(_log_range(values)) / 2)
     dots = {
         "type": "scatter",
         "mode": "markers+text",
@@ -104,7 +104,7 @@ def _falls(values: list[float], key: str) -> list[Figure]:
 def _divergence(study: Study) -> Figure:
     shown = [(i, s.divergence) for i, s in enumerate(study.steps) if s.divergence > 0]
     values = [v for _, v in shown]
-    middle = math.sqrt(min(values) * max(values)) if values else 1.0
+    middle = 10 ** (sum(_log_range(values)) / 2)
     return {
         "type": "scatter",
         "mode": "lines+markers+text",

@@ -50,7 +50,7 @@ def analyze(model: Model, stats: Stats | None) -> dict[str, Any]:
 
 
 def _ranks(model: Model, stats: Stats) -> dict[str, Mapping[str, Any]]:
-    found = {}
+    found: dict[str, Mapping[str, Any]] = {}
     for layer in model.layers:
         if isinstance(layer.plugin, Cell):
             trace = stats.sites[f"{layer.name}.w_h"].trace

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -150,7 +151,8 @@ class Driver:
 
     def _best_so_far(self) -> tuple[tuple[float, float] | None, float]:
         """(objective, divergence) of the best feasible candidate, and the objective beyond which
-        others cannot matter."""
+        others cannot matter.
+        """
         evaluated = [i for i, s in enumerate(self.space) if s.recipe.key in self.evaluations]
         costs = self._measured_totals(evaluated)
         found = []
@@ -242,13 +244,17 @@ class Driver:
 
 def _cost_from(totals: Totals, row: int) -> Cost:
     """The numeric fields of one recipe; NaN becomes None. Breakdowns are made for the pick only."""
-    values = {name: float(totals[name][row]) for name in COST_UNITS if name in totals}
-    return Cost(**{name: None if math.isnan(v) else v for name, v in values.items()})
+    values: dict[str, Any] = {
+        name: float(totals[name][row]) for name in COST_UNITS if name in totals
+    }
+    found: dict[str, Any] = {name: None if math.isnan(v) else v for name, v in values.items()}
+    return Cost(**found)
 
 
 def pick(trials: Sequence[Trial], objective: Objective) -> Trial | None:
     """The feasible candidate with the least objective; among those within the slack of it, the
-    tie-break decides, then the objective, then the order of the space."""
+    tie-break decides, then the objective, then the order of the space.
+    """
     feasible = [t for t in trials if t.status == "feasible" and t.role == "candidate"]
     if not feasible:
         return None

@@ -127,7 +127,8 @@ def _label(rules: Sequence[Rule], rounds: int) -> str:
 
 def default_grids(names: Sequence[str]) -> list[dict[str, Any]]:
     """A space for any model of the supported layers: data-aware and naive variants of formats,
-    block-circulant recurrent weights and delta thresholds."""
+    block-circulant recurrent weights and delta thresholds.
+    """
     recurrent = any(n.endswith(".w_h") for n in names)
     dense = any(n.endswith(".w") for n in names)
 

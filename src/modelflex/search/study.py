@@ -25,7 +25,8 @@ class Baseline:
 @dataclass(frozen=True)
 class Limit:
     """One limit: `kind` "max" or "min" on a field of `Cost`, or on quality ("divergence", "metric",
-    "metric_loss": the metric's loss against the baseline)."""
+    "metric_loss": the metric's loss against the baseline).
+    """
 
     field: str
     kind: str

@@ -36,7 +36,8 @@ def _work(recipe: Recipe) -> Evaluation:
 @contextlib.contextmanager
 def _spawning() -> Iterator[None]:
     """Children must not import the user's script again, guarded by __main__ or not; and they take
-    their number of BLAS threads from the environment."""
+    their number of BLAS threads from the environment.
+    """
     main = sys.modules["__main__"]
     before = {name: os.environ.get(name) for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")}
     sys.modules["__main__"] = types.ModuleType("__main__")
