@@ -80,7 +80,7 @@ def _value(key: str, value: Any) -> Cell:
     if value is None:
         return Cell(DASH, style="missing")
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return Cell(_plain(value, " × " if key in ("shape", "weights") else ", "))
+        return Cell(_plain(value, "\u00a0×\u00a0" if key in ("shape", "weights") else ", "))
     if isinstance(value, float) and math.isnan(value):
         return Cell(DASH, style="missing")
     unit = next((u for s, u in _SUFFIXES if key.endswith(s)), "B" if key == "bytes" else "")
@@ -97,7 +97,10 @@ def _plain(value: Any, join: str = ", ") -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{k} {_plain(v, join)}" for k, v in value.items())
+        rest = {k: v for k, v in value.items() if k != "method"}
+        nested = any(isinstance(v, Mapping) for v in rest.values())
+        text = ("; " if nested else ", ").join(f"{k} {_plain(v, join)}" for k, v in rest.items())
+        return f"{value['method']} ({text})" if "method" in value else text
     if isinstance(value, (list, tuple)):
         return join.join(_plain(v) for v in value)
     return str(value)

@@ -240,8 +240,13 @@ def _draw_limit(out: Figure, scale: Scale, side: str, key: str, edge: Edge) -> N
     else:
         up = (edge.kind == "max") != scale.reverse
         place = {"x": 0.985, "y": at, "xanchor": "right", "yanchor": "bottom" if up else "top"}
+    # Several limits may stand at the same edge of a panel.
+    stacked = sum(
+        (n["xref"], n["yref"]) == (refs["xref"], refs["yref"]) for n in out["annotations"]
+    )
     look = {
         "showarrow": False,
+        "yshift": 14 * stacked,
         "font": {"size": 11, "color": LIMIT},
         "bgcolor": "rgba(255,255,255,.75)",
     }

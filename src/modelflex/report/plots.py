@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from modelflex.report.style import AWARE, GRID, INK, MUTED, NAIVE, axis, layout
-from modelflex.report.text import divergence_metric, metric_name, ratio, subject
+from modelflex.report.text import divergence_metric, metric_name, ratio, show_step, subject
 from modelflex.search.study import Study
 from modelflex.units import show_quantity
 
 Figure = dict[str, Any]
+_DECADES = 1e3
 _PALETTE = ("#0b62a8", "#dd7a1a", "#2e8b57", "#8e4ba8", "#a3262a", "#4a5a6a", "#b8860b", "#1f9aa8")
 
 
@@ -44,7 +45,8 @@ def waterfall_figure(study: Study) -> Figure | None:
         figure["layout"][f"yaxis{key}"] = _steps_axis(names, key, shown=i == 0)
     figure["data"].append(_divergence(study))
     title = f"{metric_name(divergence_metric(study))} from uncompressed"
-    ends = list(_log_range([s.divergence for s in study.steps]))
+    seen = [s.divergence for s in study.steps if s.divergence > 0]
+    ends = list(_log_range([max(v, max(seen) / _DECADES) for v in seen]))
     figure["layout"]["xaxis3"] = axis(title, True, domain=domains[2], anchor="y3", range=ends)
     figure["layout"]["yaxis3"] = _steps_axis(names, "3", shown=False)
     return figure
@@ -82,7 +84,7 @@ def _falls(values: list[float], key: str) -> list[Figure]:
     }
     factors = [None, *(ratio(b, a) for b, a in zip(before, after, strict=True))]
     texts = [
-        show_quantity(v, "B") + ("" if f is None or abs(f - 1) < 0.005 else f"   ÷{f:.3g}")
+        f"{show_quantity(v, 'B')}   {show_step(f)}".rstrip()
         for v, f in zip(values, factors, strict=True)
     ]
     middle = 10 ** (sum(_log_range(values)) / 2)
@@ -103,7 +105,9 @@ def _falls(values: list[float], key: str) -> list[Figure]:
 
 def _divergence(study: Study) -> Figure:
     shown = [(i, s.divergence) for i, s in enumerate(study.steps) if s.divergence > 0]
-    values = [v for _, v in shown]
+    # Rounding to 16 bits is orders below the rest: such points stand at the edge, as triangles.
+    edge = max((v for _, v in shown), default=1.0) / _DECADES
+    values = [max(v, edge) for _, v in shown]
     middle = 10 ** (sum(_log_range(values)) / 2)
     return {
         "type": "scatter",
@@ -112,12 +116,16 @@ def _divergence(study: Study) -> Figure:
         "yaxis": "y3",
         "y": [i for i, _ in shown],
         "x": values,
-        "text": [f" {v:.2g} " for v in values],
+        "text": [f" {v:.2g} " for _, v in shown],
         "textposition": ["middle left" if v > middle else "middle right" for v in values],
         "textfont": {"size": 11.5, "color": INK},
         "hoverinfo": "skip",
         "line": {"color": GRID, "width": 1.2},
-        "marker": {"size": 8, "color": NAIVE},
+        "marker": {
+            "size": 8,
+            "color": NAIVE,
+            "symbol": ["triangle-left" if v < edge else "circle" for _, v in shown],
+        },
     }
 
 
@@ -126,7 +134,7 @@ def energy_figure(study: Study) -> Figure | None:
     trial = subject(study)[1]
     if trial is None:
         return None
-    ops = {n: c["energy_j"] for n, c in trial.cost.per_op.items() if c.get("energy_j") is not None}
+    ops = {n: c["energy_j"] for n, c in trial.cost.per_op.items() if c.get("energy_j")}
     parts = {n.replace("_", " "): v for n, v in trial.cost.energy_breakdown_j.items()}
     groups = [g for g in (("by part", parts), ("by operation", ops)) if g[1]]
     if not groups:

@@ -103,7 +103,8 @@ def _scale(
         low, high = min([floor, *near]) / 1.35, max([high, *near]) * 1.35
         return Scale(title, value, True, low, high, tuple(limits), floor, sign)
     low, high = float(found.min()), float(found.max())
-    near = [e.value for e in limits]
+    span = high - low
+    near = [e.value for e in limits if low - 4 * span <= e.value <= high + 4 * span]
     low, high = min([low, *near]), max([high, *near])
     pad = 0.06 * (high - low) or 0.01
     return Scale(title, value, False, low - pad, high + pad, tuple(limits), 0.0, sign)
@@ -116,7 +117,9 @@ def _cost_scale(study: Study, trials: Sequence[Trial], names: Sequence[str]) -> 
     limits = {name: _cost_limits(study, trials, name) for name in known}
     name = next((n for n in known if limits[n]), known[0])
     title = f"{COST_LABELS[name]} [{COST_UNITS[name]}]"
-    return _scale(title, lambda t: cost_field(t.cost, name), trials, limits[name], log=True)
+    values = [v for t in trials if (v := cost_field(t.cost, name)) is not None and v > 0]
+    wide = bool(values) and max(values) > 3 * min(values)
+    return _scale(title, lambda t: cost_field(t.cost, name), trials, limits[name], log=wide)
 
 
 def _edges(study: Study, name: str, prefix: str = "") -> list[Edge]:

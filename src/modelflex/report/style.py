@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 INK = "#16202c"
@@ -35,7 +36,7 @@ def layout(height: int, **more: Any) -> dict[str, Any]:
 
 
 def axis(title: str, log: bool, **more: Any) -> dict[str, Any]:
-    """One axis; logarithmic ones carry SI prefixes and label 1, 2 and 5."""
+    """One axis; ticks carry SI prefixes."""
     out = {
         "title": {"text": title, "standoff": 8, "font": {"size": 12.5, "color": MUTED}},
         "type": "log" if log else "linear",
@@ -48,8 +49,12 @@ def axis(title: str, log: bool, **more: Any) -> dict[str, Any]:
         "ticklen": 4,
         "tickcolor": GRID,
         "automargin": True,
+        "exponentformat": "SI",
         **more,
     }
     if log:
-        out |= {"dtick": "D2", "exponentformat": "SI"}
+        low, high = sorted(more.get("range", (0, 1)))
+        decades = high - low
+        # "D2" labels 1, 2 and 5; over many decades there is room for powers only.
+        out["dtick"] = "D2" if decades <= 4.5 else math.ceil(decades / 6)
     return out

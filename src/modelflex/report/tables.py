@@ -29,6 +29,7 @@ from modelflex.report.text import (
     show_limited,
     show_metric,
     show_miss,
+    show_step,
     subject,
     task_metric,
 )
@@ -77,7 +78,8 @@ def _cost_rows(study: Study, pick: Trial | None, twin: Trial | None) -> list[tup
         before, after = values[:2] if name not in MORE_IS_BETTER else values[1::-1]
         gain = DASH if name == "coverage" else show_factor(ratio(before, after))
         shown = [number(show_cost(name, v), v) for v in values]
-        rows.append((Cell(text), *shown, Cell(gain, style="factor")))
+        worse = before is not None and after is not None and before < after
+        rows.append((Cell(text), *shown, Cell(gain, style="bad" if worse else "factor")))
     for text, field in (("Latency bound by", "bound"), ("Weights lie", "residency")):
         words = [None if c is None else getattr(c, field) for c in costs]
         if any(words):
@@ -196,8 +198,7 @@ def steps(study: Study) -> Table:
         ):
             value = getattr(step, name)
             factor = None if before is None else ratio(getattr(before, name), value)
-            note = "" if factor is None or abs(factor - 1) < 0.005 else f"÷ {factor:.3g}"
-            cells.append(number(show_quantity(value, unit), value, note))
+            cells.append(number(show_quantity(value, unit), value, show_step(factor)))
         cells.append(number(f"{step.divergence:.3g}", step.divergence))
         rows.append(tuple(cells))
     return Table(columns, tuple(rows), frozenset(range(1, 6)))
@@ -265,25 +266,20 @@ def energy(study: Study) -> Table:
     """Energy a step by part: the uncompressed network, the subject, its naive twin."""
     title, trial = subject(study)
     twin = naive_twin(study)
-    found = [study.baseline.cost, *(None if t is None else t.cost for t in (trial, twin))]
-    parts = list(dict.fromkeys(p for c in found if c is not None for p in c.energy_breakdown_j))
-    if not parts:
-        return Table((), ())
+    named = {"Uncompressed": study.baseline.cost}
+    named |= {n: t.cost for n, t in ((title, trial), ("Naive twin", twin)) if t is not None}
+    found = {name: cost for name, cost in named.items() if cost.energy_breakdown_j}
     rows = []
-    for part in parts:
-        values = [None if c is None else c.energy_breakdown_j.get(part) for c in found]
-        shown = [number(show_quantity(v, "J"), v) for v in values]
-        rows.append((Cell(part.replace("_", " ")), *shown, Cell(show_factor(ratio(*values[:2])))))
-    totals = [None if c is None else cost_field(c, "energy_per_step_j") for c in found]
-    rows.append(
-        (
-            Cell("total", style="total"),
-            *(Cell(show_quantity(v, "J"), style="total") for v in totals),
-            Cell(show_factor(ratio(*totals[:2])), style="total"),
+    for part in dict.fromkeys(p for c in found.values() for p in c.energy_breakdown_j):
+        values = [c.energy_breakdown_j.get(part) for c in found.values()]
+        rows.append(
+            (Cell(part.replace("_", " ")), *(number(show_quantity(v, "J"), v) for v in values))
         )
-    )
-    columns = ("Energy a step", "Uncompressed", title, "Naive twin", "Gain")
-    return Table(columns, tuple(rows), frozenset({1, 2, 3, 4}))
+    if rows:
+        totals = [show_quantity(cost_field(c, "energy_per_step_j"), "J") for c in found.values()]
+        rows.append(tuple(Cell(text, style="total") for text in ("total", *totals)))
+    columns = ("Energy a step", *found)
+    return Table(columns, tuple(rows), frozenset(range(1, len(columns))))
 
 
 def per_op(study: Study) -> Table:

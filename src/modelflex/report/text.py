@@ -73,6 +73,13 @@ def show_factor(factor: float | None) -> str:
     return f"{factor:.0f}×" if factor >= 100 else f"{factor:.3g}×"
 
 
+def show_step(factor: float | None) -> str:
+    """What one step contributes: "÷ 4.7", "× 1.03" where it costs; empty where it changes nothing."""
+    if factor is None or abs(factor - 1) < 0.005:
+        return ""
+    return f"÷ {factor:.3g}" if factor > 1 else f"× {1 / factor:.3g}"
+
+
 def ratio(before: float | None, after: float | None) -> float | None:
     """Before over after, None where either is unknown or the quotient means nothing."""
     if before is None or after is None or not before > 0 or not after > 0:
