@@ -143,9 +143,9 @@ def _prepare(
     calibration_limit: int | None,
 ) -> _Setting:
     kind = make_task(*task)
-    check_task(validation, model, kind.kind, "validation")
+    validation = check_task(validation, model, kind.kind, "validation")
     if test is not None:
-        check_task(test, model, kind.kind, "test")
+        test = check_task(test, model, kind.kind, "test")
     if any(limit.field.startswith("metric") for limit in limits) and not kind.name:
         raise UserError(
             "a limit on the metric is set, but the task has none", "a limit on divergence"
@@ -231,7 +231,7 @@ def search(
             note = "quality is a function that worker processes cannot import: evaluated in this process"
             setting = replace(setting, notes=(*setting.notes, note))
         folder = None if out is None else Path(out)
-        return _run(setting, folder, 1 if in_process else workers, exhaustive, {}, tell)
+        return _run(setting, folder, 1 if in_process else workers, exhaustive, None, tell)
 
 
 def search_config(
@@ -246,7 +246,7 @@ def search_config(
     with threadpool_limits(1):
         setting = _from_config(config)
         chosen = config.search.workers if workers is None else workers
-        return _run(setting, out, chosen, exhaustive or config.search.exhaustive, config.raw, tell)
+        return _run(setting, out, chosen, exhaustive or config.search.exhaustive, config, tell)
 
 
 def _from_config(config: Config) -> _Setting:
@@ -271,7 +271,7 @@ def _run(
     folder: Path | None,
     workers: int,
     exhaustive: bool,
-    raw: Mapping[str, Any],
+    config: Config | None,
     tell: Tell,
 ) -> Result:
     started = time.perf_counter()
@@ -288,7 +288,10 @@ def _run(
         )
         result = replace(result, study=study)
         if folder is not None:
-            _write(result, folder, store, raw)
+            _write(result, folder, {} if config is None else config.raw)
+            if config is not None:
+                store.set_note("base", config.base)
+                store.set_note("config", config.raw)
         return result
     finally:
         store.close()
@@ -373,14 +376,13 @@ def _test(
     }
 
 
-def _write(result: Result, folder: Path, store: Store, raw: Mapping[str, Any]) -> None:
+def _write(result: Result, folder: Path, raw: Mapping[str, Any]) -> None:
     """Everything but the study's file, each file whole or not at all."""
     best = folder / "best"
     if result.model is not None:
         result.save(best)
     elif (best / "model.json").exists():
         shutil.rmtree(best)  # the pick of earlier limits
-    store.set_note("config", raw)
     _write_json(folder / "config.json", resolved(result.study, raw))
     result.report(folder / "report.html")
     _write_json(folder / "summary.json", result.summary())
@@ -419,16 +421,13 @@ def retarget(study: Path, config: Path | None, tell: Tell = lambda _: None) -> R
     store = Store(file)
     try:
         raw = store.note("config")
-        if not isinstance(raw, dict) or "model" not in raw:
+        if not raw:
             raise UserError(
-                f"'{file}' holds no finished search",
+                f"'{file}' holds no finished search of a configuration file",
                 "a study that `modelflex search FILE` finished",
+                "from Python, call search again with the same out",
             )
-        base = Path.cwd() if config is None else config.resolve().parent
-        changed = {} if config is None else read_toml(config)
-        for name in ("model", "data", "task", "space", "search"):
-            changed.pop(name, None)
-        merged = parse_config({**raw, **changed}, base)
+        merged = _changed(parse_config(raw, Path(store.note("base"))), config)
         with threadpool_limits(1):
             setting = _from_config(merged)
             missing = setting.driver.reuse(store)
@@ -437,6 +436,30 @@ def retarget(study: Path, config: Path | None, tell: Tell = lambda _: None) -> R
         return replace(result, missing=missing)
     finally:
         store.close()
+
+
+_FIXED = ("model", "data", "task", "search", "space")
+
+
+def _changed(before: Config, path: Path | None) -> Config:
+    """The configuration with the limits, objective and platform of another file."""
+    if path is None:
+        return before
+    tables = read_toml(path)
+    for name, value in tables.items():
+        if name in _FIXED and value != before.raw.get(name):
+            raise UserError(
+                f"[{name}] of '{path}' differs from the search's",
+                "other [limits], [objective] or [platform] only",
+                "run `modelflex search` for another model, data, task or space",
+            )
+    after = parse_config({**before.raw, **tables}, path.resolve().parent)
+    return replace(
+        before,
+        limits=after.limits,
+        objective=after.objective,
+        platform=after.platform if "platform" in tables else before.platform,
+    )
 
 
 def analyze_model(path: Path, data: Path | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from modelflex.core.fixed import TANH_TABLE, Array, Multiplier
 from modelflex.core.graph import Op
 
 try:
-    from modelflex import _native
+    import modelflex._native as _native
 except ImportError:  # installed without a C compiler
     HAVE_NATIVE = False
 else:

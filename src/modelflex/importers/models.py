@@ -22,7 +22,7 @@ def load_model(
     source: Any,
     *,
     head: Any = None,
-    reads: str = "last",
+    reads: str | None = None,
     output: str = "logits",
     name: str | None = None,
 ) -> Model:
@@ -34,7 +34,8 @@ def load_model(
             live module: torch.nn.LSTM, torch.nn.GRU, or one that holds one of them and at most one
             Linear behind it (what its `forward` does besides can't be seen).
         head: a torch.nn.Linear that follows a live module.
-        reads: "last" or "every": the steps that the head reads; a model.json says so itself.
+        reads: "last" or "every": the steps that the head reads ("last" unless there is no head); a
+            model.json says so itself.
         output: "logits" or "values"; a model.json says so itself.
         name: of the model; by default that in model.json, or the file's or the module's.
 

@@ -32,12 +32,14 @@ HEAD = "head"
 
 
 # --- tensors by name -----------------------------------------------------------------------------
-def model_from_state(tensors: Mapping[str, Array], name: str, reads: str, output: str) -> Model:
+def model_from_state(
+    tensors: Mapping[str, Array], name: str, reads: str | None, output: str
+) -> Model:
     """A model from torch's tensors `<prefix>weight_ih_l0` … and at most one `*.weight`/`*.bias`.
 
     Args:
         tensors: the state dict of one LSTM or GRU (stacked or not) with at most one Linear head.
-        reads: "last" or "every": which steps the head reads.
+        reads: "last" or "every": which steps the head reads; None is "last" if there is a head.
 
     Raises:
         UserError: no or several recurrent modules; bidirectional, projected or plain RNN layers;
@@ -61,7 +63,7 @@ def model_from_state(tensors: Mapping[str, Array], name: str, reads: str, output
     if rest:
         matrix, bias = _head(rest)
         weights[f"{HEAD}.w"] = checked_float_weight(f"{HEAD}.w", matrix, bias, 1)
-        layers.append(Layer(HEAD, "dense", matrix.shape[1], matrix.shape[0], reads))
+        layers.append(Layer(HEAD, "dense", matrix.shape[1], matrix.shape[0], reads or "last"))
     elif reads == "last":
         raise UserError(
             "the network has no head that could read the last step",

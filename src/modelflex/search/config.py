@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ class ModelConfig:
     """[model]: `path` of the model (relative to the file), and how a torch file is to be read."""
 
     path: str
-    reads: str = "last"
+    reads: str | None = None
     output: str = "logits"
 
 
@@ -81,7 +81,7 @@ class Config:
     Attributes:
         platform: family name and its options, for `Platform.from_config`.
         space: the grids as written, or None for the default space.
-        raw: the tables as written.
+        raw, base: the tables as written, and the folder that their paths are relative to.
     """
 
     model: ModelConfig
@@ -92,7 +92,8 @@ class Config:
     objective: Objective
     search: SearchConfig
     space: Any
-    raw: Mapping[str, Any] = field(default_factory=dict)
+    raw: Mapping[str, Any]
+    base: str
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -147,6 +148,7 @@ def parse_config(raw: Mapping[str, Any], base: Path) -> Config:
         search=_read(SearchConfig, raw, "search"),
         space=raw.get("space"),
         raw=raw,
+        base=str(base.resolve()),
     )
 
 

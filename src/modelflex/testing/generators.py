@@ -1,0 +1,190 @@
+"""Random models, data and recipes for the contract suites, drawn from the registries."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from modelflex.calibrate import calibrate
+from modelflex.compress import Compression, compress, gates
+from modelflex.core.data import Sequences
+from modelflex.core.fixed import Array
+from modelflex.core.model import Layer, Model, check_model
+from modelflex.core.program import Program, Stage, build_program
+from modelflex.core.recipe import Activation, Choice, Recipe, Rule
+from modelflex.core.stats import Stats
+from modelflex.core.tracer import Tracer
+from modelflex.core.weight import Weight, float_weight
+from modelflex.errors import UserError
+from modelflex.execute.interpret import Execution, run
+from modelflex.registry import ACTIVITIES, CELLS, FORMATS, STRUCTURES, Registry
+
+NAIVE_SHARE, UNNAMED_SHARE, HELD_SHARE = 0.4, 0.15, 0.6
+
+
+# --- data and models -----------------------------------------------------------------------------
+def random_sequences(
+    rng: np.random.Generator, lengths: Sequence[int], features: int, classes: int = 0
+) -> Sequences:
+    """Ragged sequences that move slowly, as real signals do; `classes` > 0 adds a label to each."""
+    sizes = np.array(lengths, np.int64)
+    noise = rng.normal(0.0, 1.0, (int(sizes.sum()), features))
+    x = np.empty_like(noise)
+    row = 0
+    for size in sizes:
+        x[row] = noise[row]
+        for t in range(row + 1, row + size):
+            x[t] = 0.9 * x[t - 1] + 0.4 * noise[t]
+        row += size
+    y = rng.integers(0, classes, sizes.size) if classes else None
+    return Sequences(x.astype(np.float32), sizes, y)
+
+
+def random_model(
+    rng: np.random.Generator,
+    cells: Sequence[str],
+    *,
+    inputs: int = 8,
+    units: int = 16,
+    outputs: int = 4,
+    reads: str = "last",
+) -> Model:
+    """Recurrent layers of the kinds `cells` and a dense head; some weights have no bias."""
+    layers = [
+        Layer(f"layer{i}", kind, units if i else inputs, units) for i, kind in enumerate(cells)
+    ]
+    layers.append(Layer("head", "dense", units, outputs, reads))
+    weights: dict[str, Weight] = {}
+    groups = {}
+    for layer in layers:
+        for name, (rows, columns) in layer.weight_shapes.items():
+            matrix = rng.normal(0.0, 1.5 / np.sqrt(columns), (rows, columns))
+            bias = rng.normal(0.0, 0.5, rows) if rng.random() < 0.7 else None
+            groups[name] = matrix, bias
+    blank = Model("random", tuple(layers), {})
+    for name, count in gates(blank).items():
+        matrix, bias = groups[name]
+        weights[name] = float_weight(matrix, bias, count)
+    return check_model(blank.with_weights(weights))
+
+
+# --- methods and recipes -------------------------------------------------------------------------
+def draw(rng: np.random.Generator, values: Sequence[Any]) -> Any:
+    """One value of a search range; two floats are the ends of an interval."""
+    if _is_interval(values):
+        inside = float(rng.uniform(*values))
+        values = (*values, inside)
+    return values[int(rng.integers(len(values)))]
+
+
+def _is_interval(values: Sequence[Any]) -> bool:
+    return len(values) == 2 and all(isinstance(v, float) for v in values)
+
+
+def random_config(rng: np.random.Generator, kind: Any) -> Any:
+    """A configuration of a method from its search range, sometimes in its naive variant."""
+    made = kind(**{name: draw(rng, values) for name, values in kind.search_range.items()})
+    return made.naive() if rng.random() < NAIVE_SHARE else made
+
+
+def all_configs(kind: Any) -> list[Any]:
+    """Every configuration of a method's search range (intervals by their ends and middle), and the
+    naive variants, each once.
+    """
+    grid: dict[str, tuple[Any, ...]] = {
+        name: (values[0], sum(values) / 2, values[1]) if _is_interval(values) else tuple(values)
+        for name, values in kind.search_range.items()
+    }
+    made = [kind(**dict(zip(grid, chosen, strict=True))) for chosen in itertools.product(*grid.values())]
+    return list(dict.fromkeys([*made, *(config.naive() for config in made)]))
+
+
+def fits(structure: Any, shape: tuple[int, int]) -> bool:
+    """Whether a structure takes a weight of this shape."""
+    try:
+        structure.geometries(*shape)
+    except UserError:
+        return False
+    return True
+
+
+def _method(rng: np.random.Generator, registry: Registry) -> Any:
+    return random_config(rng, registry.get(draw(rng, registry.names())))
+
+
+def random_choice(rng: np.random.Generator, shape: tuple[int, int]) -> Choice:
+    """A choice on every axis that fits a weight of `shape`."""
+    structure = _method(rng, STRUCTURES)
+    while not fits(structure, shape):
+        structure = _method(rng, STRUCTURES)
+    activation = Activation(draw(rng, (2, 4, 5, 8, 8, 12, 16)), draw(rng, ("max", "mse")))
+    held = _method(rng, ACTIVITIES) if rng.random() < HELD_SHARE else None
+    return Choice(structure, _method(rng, FORMATS), activation, held)
+
+
+def random_recipe(rng: np.random.Generator, model: Model, recalibrate: int = 0) -> Recipe:
+    """A recipe with a rule of its own for most weights; some may be left unnamed."""
+    names = [n for n in model.weights if rng.random() >= UNNAMED_SHARE]
+    names = names or list(model.weights)[:1]
+    rules = tuple(Rule(n, random_choice(rng, model.weights[n].shape)) for n in names)
+    return Recipe(rules, recalibrate, label="random")
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A random network compressed by a random recipe, and held-out data."""
+
+    model: Model
+    stats: Stats
+    recipe: Recipe
+    made: Compression
+    data: Sequences
+
+    @property
+    def program(self) -> Program:
+        """The program of the compressed model."""
+        return build_program(self.made.model)
+
+
+def random_case(seed: int) -> Case:
+    """The case of a seed: one or two layers of any registered cells, many-to-one or many-to-many."""
+    rng = np.random.default_rng(seed)
+    cells = [draw(rng, CELLS.names()) for _ in range(1 + seed % 2)]
+    model = random_model(rng, cells, reads=draw(rng, ("last", "every")))
+    stats = calibrate(model, random_sequences(rng, (9, 14, 5, 11), model.inputs))
+    recipe = random_recipe(rng, model, recalibrate=int(rng.integers(3)))
+    data = random_sequences(rng, (7, 1, 12, 4, 12), model.inputs)
+    return Case(model, stats, recipe, compress(model, recipe, stats), data)
+
+
+# --- single weights ------------------------------------------------------------------------------
+def weight_program(weight: Weight, inputs: int) -> Program:
+    """A program that is nothing but one weight, applied at every step (site "w")."""
+    tracer = Tracer("float" if weight.is_float else "integer")
+    graph = tracer.finish({"y": weight.lower(tracer, "w", tracer.input("x", inputs))})
+    return Program((Stage("w", graph, "step"),), tracer.products, tracer.numeric)
+
+
+def run_weight(weight: Weight, data: Sequences) -> Execution:
+    """Run a single weight over sequences, with its inputs captured."""
+    return run(weight_program(weight, int(data.x.shape[1])), data, capture=True)
+
+
+def integer_matrix(weight: Weight) -> Array:
+    """The integers [out, in] that a weight of one product multiplies, int64, from `dense` alone."""
+    rows = weight.accumulator_scale() / weight.links[-1].step
+    codes = weight.dense() / rows[:, None]
+    whole = np.rint(codes)
+    assert np.array_equal(codes, whole), "dense() is no integer multiple of the row scales"
+    return whole.astype(np.int64)
+
+
+def grouped(configs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """(registered name, configuration) of every configuration of every method in a registry."""
+    for name, kind in configs.items():
+        for config in all_configs(kind):
+            yield name, config

@@ -1,0 +1,247 @@
+"""The integer arithmetic in plain Python integers: one sequence, one step, one element at a time.
+
+Written from the definitions of docs/arithmetic.md, without the kernels, the tracer or the
+interpreter; slow, and with no width to overflow. Cells run in it through their own equations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from modelflex.core.data import Sequences
+from modelflex.core.extension import Cell
+from modelflex.core.fixed import Array
+from modelflex.core.layout import Geometry
+from modelflex.core.model import Layer, Model
+from modelflex.core.program import build_program
+from modelflex.core.weight import Weight
+from modelflex.testing.generators import integer_matrix
+
+Vector = list[int]
+TABLE = [min(round(2**15 * math.tanh(i / 32)), 32767) for i in range(257)]
+MAX_SHIFT = 62
+
+
+def rsh(a: int, s: int) -> int:
+    """⌊(a + 2^(s−1)) / 2^s⌋ for s ≥ 1, a·2^(−s) else."""
+    return (a + 2 ** (s - 1)) // 2**s if s >= 1 else a * 2**-s
+
+
+def clamp(a: int, bits: int) -> int:
+    """The nearest signed integer of `bits` bits."""
+    return max(-(2 ** (bits - 1)), min(2 ** (bits - 1) - 1, a))
+
+
+def fx(x: float) -> int:
+    """A real input as fx: 16 fractional bits, ties to even, saturated."""
+    return clamp(round(Fraction(x) * 2**16), 32)
+
+
+def tanh(x: int) -> int:
+    """fx tanh by table and linear interpolation."""
+    i, f = divmod(min(abs(x), 2**19 - 1), 2048)
+    y = 2 * TABLE[i] + rsh((TABLE[i + 1] - TABLE[i]) * f, 10)
+    return -y if x < 0 else y
+
+
+def sigmoid(x: int) -> int:
+    """fx σ by tanh."""
+    return 2**15 + rsh(tanh(rsh(x, 1)), 1)
+
+
+def multiplier(factors: list[Fraction]) -> tuple[list[int], int]:
+    """int16 mantissas and the largest shift (≤ 62) at which none is above 2¹⁵ − 1."""
+    top, s = max(factors), 0
+    while round(top * Fraction(2) ** s) > 2**15 - 1:
+        s -= 1
+    while round(top * Fraction(2) ** (s + 1)) <= 2**15 - 1:
+        s += 1
+    mantissas = [max(round(f * Fraction(2) ** s), 1) for f in factors]
+    return [rsh(m, max(s - MAX_SHIFT, 0)) for m in mantissas], min(s, MAX_SHIFT)
+
+
+class Integers:
+    """The namespace of cells over lists of Python integers."""
+
+    def add(self, a: Vector, b: Vector) -> Vector:
+        """Saturating sum."""
+        return [clamp(x + y, 32) for x, y in zip(a, b, strict=True)]
+
+    def sub(self, a: Vector, b: Vector) -> Vector:
+        """Saturating difference."""
+        return [clamp(x - y, 32) for x, y in zip(a, b, strict=True)]
+
+    def mul(self, a: Vector, b: Vector) -> Vector:
+        """Rounded, saturated product."""
+        return [clamp(rsh(x * y, 16), 32) for x, y in zip(a, b, strict=True)]
+
+    def sigmoid(self, a: Vector) -> Vector:
+        """σ of every element."""
+        return [sigmoid(x) for x in a]
+
+    def tanh(self, a: Vector) -> Vector:
+        """Tanh of every element."""
+        return [tanh(x) for x in a]
+
+    def split(self, a: Vector, parts: int) -> list[Vector]:
+        """Equal consecutive pieces."""
+        n = len(a) // parts
+        return [a[i * n : (i + 1) * n] for i in range(parts)]
+
+
+class Reals:
+    """The namespace of cells over float64 arrays."""
+
+    def add(self, a: Array, b: Array) -> Array:
+        """Sum."""
+        return a + b
+
+    def sub(self, a: Array, b: Array) -> Array:
+        """Difference."""
+        return a - b
+
+    def mul(self, a: Array, b: Array) -> Array:
+        """Product."""
+        return a * b
+
+    def sigmoid(self, a: Array) -> Array:
+        """σ by its definition."""
+        return 1.0 / (1.0 + np.exp(-a))
+
+    def tanh(self, a: Array) -> Array:
+        """Hyperbolic tangent."""
+        return np.tanh(a)
+
+    def split(self, a: Array, parts: int) -> list[Array]:
+        """Equal consecutive pieces."""
+        return np.split(a, parts)
+
+
+@dataclass
+class Counts:
+    """What one product did: see `modelflex.core.profile.SiteCounts`."""
+
+    runs: int = 0
+    units: int = 0
+    active: int = 0
+
+
+class Affine:
+    """One integer weight of one product, with what its activity remembers of this sequence.
+
+    The activity's own `replay` says which codes the product sees; its result is always computed
+    anew as bias + A·x̂, so it cannot drift.
+    """
+
+    def __init__(self, weight: Weight, geometry: Geometry, counts: Counts) -> None:
+        (self.link,) = weight.links
+        self.geometry, self.counts = geometry, counts
+        self.matrix: list[list[int]] = integer_matrix(weight).tolist()
+        step = Fraction(self.link.step)
+        rows = [Fraction(float(r)) for r in weight.accumulator_scale()]
+        self.factors, self.shift = multiplier([r * 2**16 for r in rows])
+        (self.gain,), self.gain_shift = multiplier([1 / (step * 2**16)])
+        self.bias = [0] * len(rows)
+        if weight.bias is not None:
+            units = weight.bias.value()
+            self.bias = [int(b) for b in units]
+            assert np.array_equal(units, self.bias), "a bias is no whole number of accumulator units"
+        self.history: list[Vector] = []
+
+    def __call__(self, v: Vector) -> Vector:
+        """A·v + b of fx numbers."""
+        codes = [clamp(rsh(x * self.gain, self.gain_shift), self.link.bits) for x in v]
+        seen, mask = self._seen(codes)
+        size = self.geometry.block
+        self.counts.runs += 1
+        self.counts.active += sum(mask)
+        self.counts.units += sum(any(mask[k : k + size]) for k in range(0, len(mask), size))
+        result = []
+        for row, bias, factor in zip(self.matrix, self.bias, self.factors, strict=True):
+            total = bias + sum(a * x for a, x in zip(row, seen, strict=True))
+            result.append(clamp(rsh(total * factor, self.shift), 32))
+        return result
+
+    def _seen(self, codes: Vector) -> tuple[Vector, list[bool]]:
+        if self.link.activity is None:
+            return codes, [True] * len(codes)
+        self.history.append(codes)
+        held, mask = self.link.activity.replay(
+            np.array(self.history, np.int16),
+            np.array([len(self.history)]),
+            self.geometry.block,
+            self.link.step,
+        )
+        return held[-1].tolist(), mask[-1].tolist()
+
+
+@dataclass
+class OracleRun:
+    """Outputs in fx [ΣT or N, K], and counters by site."""
+
+    outputs: list[Vector] = field(default_factory=list)
+    counts: dict[str, Counts] = field(default_factory=dict)
+
+
+def run_integers(model: Model, data: Sequences) -> OracleRun:
+    """Run a compressed model over sequences, one after another."""
+    products = build_program(model).products
+    result = OracleRun(counts={site: Counts() for site in products})
+    start = 0
+    for length in data.lengths.tolist():
+        values = [[fx(x) for x in row] for row in data.x[start : start + length].tolist()]
+        start += length
+        for layer in model.layers:
+            params = {}
+            for name in layer.weight_shapes:
+                site = f"{name}/0"
+                affine = Affine(model.weights[name], products[site].geometry, result.counts[site])
+                params[name.removeprefix(layer.name + ".")] = affine
+            values = run_layer(Integers(), layer, params, values, [0] * layer.units)
+        result.outputs += values
+    return result
+
+
+def run_reals(model: Model, data: Sequences) -> Array:
+    """Run an uncompressed model over sequences in float64: outputs [ΣT or N, K]."""
+    outputs: list[Array] = []
+    start = 0
+    for length in data.lengths.tolist():
+        values = list(data.x[start : start + length].astype(np.float64))
+        start += length
+        for layer in model.layers:
+            params = {
+                name.removeprefix(layer.name + "."): _real_affine(model.weights[name])
+                for name in layer.weight_shapes
+            }
+            values = run_layer(Reals(), layer, params, values, np.zeros(layer.units))
+        outputs += values
+    return np.array(outputs)
+
+
+def _real_affine(weight: Weight) -> Callable[[Array], Array]:
+    matrix, bias = weight.dense(), weight.bias_value()
+    return lambda x: matrix @ x + bias
+
+
+def run_layer(
+    F: Any, layer: Layer, params: Mapping[str, Any], values: list[Any], zeros: Any
+) -> list[Any]:
+    """One layer over one sequence in a namespace: its value at every step, or at the last only."""
+    plugin = layer.plugin
+    if layer.reads == "last":
+        values = values[-1:]
+    if not isinstance(plugin, Cell):
+        return [plugin.apply(F, x, params) for x in values]
+    state = dict.fromkeys(plugin.states, zeros)
+    made = []
+    for x in values:
+        y, state = plugin.step(F, x, state, params)
+        made.append(y)
+    return made
