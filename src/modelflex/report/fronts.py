@@ -83,7 +83,7 @@ def pareto_figure(study: Study) -> Figure | None:
     figure["layout"]["legend"] = {
         "orientation": "h",
         "x": 0,
-        "y": 1.0 + 24 / (430 * len(rows)),
+        "y": 1.0 + 36 / (430 * len(rows)),
         "yanchor": "bottom",
         "font": {"size": 12.5},
         "itemwidth": 30,

@@ -47,7 +47,9 @@ def waterfall_figure(study: Study) -> Figure | None:
     title = f"{metric_name(divergence_metric(study))} from uncompressed"
     seen = [s.divergence for s in study.steps if s.divergence > 0]
     ends = list(_log_range([max(v, max(seen) / _DECADES) for v in seen]))
-    figure["layout"]["xaxis3"] = axis(title, True, domain=domains[2], anchor="y3", range=ends)
+    figure["layout"]["xaxis3"] = axis(
+        title, True, domain=domains[2], anchor="y3", range=ends, dtick=1
+    )
     figure["layout"]["yaxis3"] = _steps_axis(names, "3", shown=False)
     return figure
 

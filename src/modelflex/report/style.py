@@ -19,7 +19,7 @@ def layout(height: int, **more: Any) -> dict[str, Any]:
     """The layout that all plots share."""
     return {
         "height": height,
-        "margin": {"l": 72, "r": 16, "t": 70, "b": 56},
+        "margin": {"l": 72, "r": 16, "t": 88, "b": 56},
         "font": {"family": FONT, "size": 12.5, "color": INK},
         "paper_bgcolor": "#fff",
         "plot_bgcolor": "#fff",
@@ -52,7 +52,7 @@ def axis(title: str, log: bool, **more: Any) -> dict[str, Any]:
         "exponentformat": "SI",
         **more,
     }
-    if log:
+    if log and "dtick" not in more:
         low, high = sorted(more.get("range", (0, 1)))
         decades = high - low
         # "D2" labels 1, 2 and 5; over many decades there is room for powers only.
