@@ -7,7 +7,7 @@ import fnmatch
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
@@ -105,6 +105,7 @@ class Recipe:
                 return rule.choice
         return None
 
+    @cached_property
     def naive(self) -> Recipe:
         """The naive twin: same structure, bits and thresholds, every method data-free, no recalibration."""
         rules = tuple(Rule(r.weights, r.choice.naive()) for r in self.rules)
@@ -119,7 +120,7 @@ class Recipe:
             "rules": [{"weights": r.weights, **r.choice.to_json()} for r in self.rules],
         }
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Canonical text of the content, without the label: equal recipes have equal keys."""
         content = {k: v for k, v in self.to_json().items() if k != "label"}

@@ -6,7 +6,7 @@ from typing import Any
 
 from modelflex.core.trial import Trial
 from modelflex.errors import UserError
-from modelflex.report.text import limited_value, show_cost, show_limited, show_miss
+from modelflex.report.text import limited_value, show_cost, show_limited
 from modelflex.search.study import Study
 
 
@@ -19,6 +19,14 @@ def find_trial(study: Study, number: int) -> Trial:
     if not 0 <= number < len(study.trials):
         raise UserError(f"there is no trial {number}", f"0 … {len(study.trials) - 1}")
     return study.trials[number]
+
+
+def _missed(study: Study, trial: Trial) -> str:
+    return "; ".join(
+        f"{v.field} is {show_limited(study, v.field, v.value)}, the limit "
+        f"{'at most' if v.kind == 'max' else 'at least'} {show_limited(study, v.field, v.limit)}"
+        for v in trial.violations
+    )
 
 
 def reason(study: Study, trial: Trial) -> str:
@@ -34,11 +42,10 @@ def reason(study: Study, trial: Trial) -> str:
             "A naive twin, evaluated for comparison; it is not in the space and cannot be picked."
         )
     if trial.status == "rejected":
-        missed = "; ".join(show_miss(v) for v in trial.violations)
-        return f"Rejected without evaluation: even at the lowest density it misses {missed}."
+        missed = _missed(study, trial)
+        return f"Rejected without evaluation, at the lowest density it may have: {missed}."
     if trial.status == "infeasible":
-        missed = "; ".join(show_miss(v) for v in trial.violations)
-        return f"Evaluated and found outside the limits: {missed}."
+        return f"Evaluated and found outside the limits: {_missed(study, trial)}."
     own = show_cost(name, getattr(trial.cost, name))
     theirs = "—" if best is None else show_cost(name, getattr(best.cost, name))
     if trial.status == "skipped":

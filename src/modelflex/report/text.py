@@ -132,7 +132,7 @@ def label(trial: Trial) -> str:
 
 def is_naive(trial: Trial) -> bool:
     """Whether the recipe is its own naive twin, that is data-free on every axis."""
-    return trial.recipe.naive() == trial.recipe
+    return trial.recipe.naive == trial.recipe
 
 
 def subject(study: Study) -> tuple[str, Trial | None]:

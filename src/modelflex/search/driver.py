@@ -116,7 +116,7 @@ class Driver:
         known = store.evaluations(key)
         missing = 0
         for i, entry in enumerate(self.space):
-            for recipe in (entry.recipe, entry.recipe.naive()):
+            for recipe in (entry.recipe, entry.recipe.naive):
                 found = known.get(evaluation_key(key, recipe))
                 if found is not None:
                     self.evaluations[recipe.key] = found
@@ -144,7 +144,7 @@ class Driver:
         twins: dict[str, Recipe] = {}
         own = {self.space[i].recipe.key for i in numbers}
         for i in numbers:
-            twin = self.space[i].recipe.naive()
+            twin = self.space[i].recipe.naive
             if twin.key not in own:
                 twins.setdefault(twin.key, twin)
         return list(twins.values())
@@ -203,7 +203,7 @@ class Driver:
                 status = "rejected"
             else:
                 cost, status = _cost_from(self.expected, i), "skipped"
-            twin = entry.recipe.naive().key
+            twin = entry.recipe.naive.key
             other = numbers.get(twin) if twin != entry.recipe.key else None
             trials.append(
                 Trial(i, entry.recipe, status, cost, "candidate", entry.space, evaluation,
@@ -214,7 +214,7 @@ class Driver:
     def _evaluated_twins(self, numbers: Mapping[str, int]) -> list[Recipe]:
         twins: dict[str, Recipe] = {}
         for entry in self.space:
-            twin = entry.recipe.naive()
+            twin = entry.recipe.naive
             if twin.key in self.evaluations and twin.key not in numbers:
                 twins.setdefault(twin.key, twin)
         return list(twins.values())
