@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +99,9 @@ def all_configs(kind: Any) -> list[Any]:
         name: (values[0], sum(values) / 2, values[1]) if _is_interval(values) else tuple(values)
         for name, values in kind.search_range.items()
     }
-    made = [kind(**dict(zip(grid, chosen, strict=True))) for chosen in itertools.product(*grid.values())]
+    made = [
+        kind(**dict(zip(grid, chosen, strict=True))) for chosen in itertools.product(*grid.values())
+    ]
     return list(dict.fromkeys([*made, *(config.naive() for config in made)]))
 
 
@@ -181,10 +183,3 @@ def integer_matrix(weight: Weight) -> Array:
     whole = np.rint(codes)
     assert np.array_equal(codes, whole), "dense() is no integer multiple of the row scales"
     return whole.astype(np.int64)
-
-
-def grouped(configs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """(registered name, configuration) of every configuration of every method in a registry."""
-    for name, kind in configs.items():
-        for config in all_configs(kind):
-            yield name, config

@@ -151,7 +151,9 @@ class Affine:
         if weight.bias is not None:
             units = weight.bias.value()
             self.bias = [int(b) for b in units]
-            assert np.array_equal(units, self.bias), "a bias is no whole number of accumulator units"
+            assert np.array_equal(units, self.bias), (
+                "a bias is no whole number of accumulator units"
+            )
         self.history: list[Vector] = []
 
     def __call__(self, v: Vector) -> Vector:

@@ -1,0 +1,145 @@
+"""What every recurrent cell and layer owes; `name` is its registered name."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from modelflex.calibrate import calibrate
+from modelflex.compress import compress
+from modelflex.core.data import Sequences
+from modelflex.core.fixed import FX_ONE, Array
+from modelflex.core.model import Layer, Model, check_model
+from modelflex.core.program import build_program
+from modelflex.core.weight import float_weight
+from modelflex.execute.interpret import Execution, Interpreter, run
+from modelflex.registry import CELLS, LAYERS
+from modelflex.testing.generators import random_model, random_recipe, random_sequences
+from modelflex.testing.oracle import run_integers, run_reals
+
+FLOAT_TOLERANCE = 1e-5
+
+
+class CellSuite:
+    """What every recurrent cell owes, in stacks of one and two layers."""
+
+    def _models(self, name: str) -> list[tuple[Model, Model, Sequences]]:
+        """(uncompressed, compressed, data)."""
+        made = []
+        for seed in range(4):
+            rng = np.random.default_rng(seed)
+            model = random_model(
+                rng, [name] * (1 + seed % 2), reads=("last", "every")[seed // 2 % 2], units=8
+            )
+            stats = calibrate(model, random_sequences(rng, (20, 10), 8))
+            small = compress(model, random_recipe(rng, model), stats).model
+            made.append((model, small, random_sequences(rng, (30, 4, 1, 11), 8)))
+        return made
+
+    def test_says_what_it_is(self, name: str) -> None:
+        """A reference, states, row groups that divide the weights, additive weights that exist."""
+        cell = CELLS.get(name)
+        assert cell.reference.strip()
+        assert cell.states
+        shapes = cell.shapes(5, 12)
+        assert set(cell.gates) == set(shapes)
+        assert set(cell.additive) <= set(shapes)
+        for weight, (rows, _) in shapes.items():
+            assert rows % cell.gates[weight] == 0
+
+    def test_float_program_equals_the_equations(self, name: str) -> None:
+        """The traced float program equals the cell's equations run step by step in float64."""
+        for model, _, data in self._models(name):
+            outputs = run(build_program(model), data).outputs
+            np.testing.assert_allclose(
+                outputs, run_reals(model, data), rtol=0, atol=FLOAT_TOLERANCE
+            )
+
+    def test_integer_program_equals_plain_integers(self, name: str) -> None:
+        """The batched interpreter equals the equations in Python integers, bit for bit, counters too."""
+        for _, model, data in self._models(name):
+            found = run(build_program(model), data)
+            wanted = run_integers(model, data)
+            assert (found.outputs * FX_ONE).tolist() == wanted.outputs
+            for site, counts in wanted.counts.items():
+                assert vars(found.profile.sites[site]) == vars(counts)
+
+    def test_streaming_equals_the_whole_sequence(self, name: str) -> None:
+        """Steps fed one at a time with the carried state give the same result, bit for bit."""
+        for _, model, _ in self._models(name):
+            data = random_sequences(np.random.default_rng(9), (12, 12, 12), 8)
+            interpreter = Interpreter(build_program(model))
+            whole = interpreter.run(data)
+            outputs, last = stream(interpreter, data)
+            if model.per_step:
+                np.testing.assert_array_equal(whole.outputs.reshape(3, 12, -1), outputs)
+            else:
+                np.testing.assert_array_equal(whole.outputs, outputs[:, -1])
+            for stage, slots in whole.state.items():
+                for slot, value in slots.items():
+                    np.testing.assert_array_equal(value, last.state[stage][slot])
+
+    def test_ragged_batches_equal_single_sequences(self, name: str) -> None:
+        """A sequence's result does not depend on what lies beside it in the batch."""
+        for _, model, data in self._models(name):
+            interpreter = Interpreter(build_program(model))
+            alone = [interpreter.run(data.take(np.array([i]))).outputs for i in range(data.count)]
+            np.testing.assert_array_equal(interpreter.run(data).outputs, np.concatenate(alone))
+
+    def test_additive_biases_may_be_merged(self, name: str) -> None:
+        """Moving the biases of `additive` weights to one of them leaves the outputs as they are."""
+        cell = CELLS.get(name)
+        if len(cell.additive) < 2:
+            return
+        rng = np.random.default_rng(3)
+        model = random_model(rng, [name], reads="every", units=8)
+        data = random_sequences(rng, (10,), 8)
+        names = [f"layer0.{w}" for w in cell.additive]
+        shape = model.weights[names[0]].shape
+        apart, merged = {}, {}
+        biases = [rng.normal(size=shape[0]) for _ in names]
+        for i, full in enumerate(names):
+            old = model.weights[full]
+            apart[full] = float_weight(old.dense(), biases[i], old.gates)
+            total = np.sum(biases, axis=0) if i == 0 else None
+            merged[full] = float_weight(old.dense(), total, old.gates)
+        one, other = (run_reals(model.with_weights(w), data) for w in (apart, merged))
+        np.testing.assert_allclose(one, other, rtol=0, atol=FLOAT_TOLERANCE)
+
+
+class LayerSuite:
+    """What every layer without state owes."""
+
+    def test_says_what_it_is(self, name: str) -> None:
+        """A reference and at least one weight."""
+        layer = LAYERS.get(name)
+        assert layer.reference.strip()
+        assert layer.shapes(4, 6)
+
+    def test_program_equals_the_equations(self, name: str) -> None:
+        """The layer alone, at every step: float to rounding, compressed bit for bit."""
+        rng = np.random.default_rng(8)
+        layer = Layer("only", name, 8, 8)
+        weights = {
+            n: float_weight(rng.normal(size=shape), rng.normal(size=shape[0]), 1)
+            for n, shape in layer.weight_shapes.items()
+        }
+        model = check_model(Model("one layer", (layer,), weights))
+        data = random_sequences(rng, (6, 3), 8)
+        floats = run(build_program(model), data).outputs
+        np.testing.assert_allclose(floats, run_reals(model, data), rtol=0, atol=FLOAT_TOLERANCE)
+        small = compress(model, random_recipe(rng, model), calibrate(model, data)).model
+        integers = run(build_program(small), data).outputs
+        assert (integers * FX_ONE).tolist() == run_integers(small, data).outputs
+
+
+def stream(interpreter: Interpreter, data: Sequences) -> tuple[Array, Execution]:
+    """Run sequences of equal length one step at a time: outputs [N, T, K] and the last execution."""
+    steps = int(data.lengths[0])
+    x = data.x.reshape(data.count, steps, -1)
+    ones = np.ones(data.count, np.int64)
+    run = interpreter.run(Sequences(x[:, 0], ones))
+    outputs = [run.outputs]
+    for t in range(1, steps):
+        run = interpreter.run(Sequences(x[:, t], ones), state=run.state)
+        outputs.append(run.outputs)
+    return np.stack(outputs, axis=1), run
