@@ -4,6 +4,7 @@ import modelflex
 model = modelflex.load(lstm, head=linear)              # torch modules, or a path
 study = modelflex.search(model, calibration=..., validation=..., limits={...})
 study.best, study.report("report.html"), study.save("best")
+modelflex.run("best", sequences)                       # outputs of the integers that ship
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from modelflex.core.recipe import Recipe, recipe_from_json
 from modelflex.errors import UserError
 from modelflex.importers.data import load_sequences
 from modelflex.importers.models import load_model as load
-from modelflex.pipeline import Result, retarget, search
+from modelflex.pipeline import Result, retarget, run, search
 
 __all__ = [
     "Recipe",
@@ -22,5 +23,6 @@ __all__ = [
     "load_sequences",
     "recipe_from_json",
     "retarget",
+    "run",
     "search",
 ]

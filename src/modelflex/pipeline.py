@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from modelflex.calibrate import calibrate
 from modelflex.compress import compress
 from modelflex.core.data import Sequences
+from modelflex.core.fixed import Array
 from modelflex.core.model import Model
 from modelflex.core.platform import Platform
 from modelflex.core.recipe import Recipe
@@ -460,6 +461,25 @@ def _changed(before: Config, path: Path | None) -> Config:
         objective=after.objective,
         platform=after.platform if "platform" in tables else before.platform,
     )
+
+
+def run(model: Any, sequences: Any) -> Array:
+    """Run a network on new sequences: an uncompressed one in floats, a compressed one in exactly
+    the integers that ship.
+
+    Args:
+        model: a `Model`, or anything that `modelflex.load` reads, such as the folder of an artefact.
+        sequences: anything that `load_sequences` reads; targets are not used.
+
+    Returns:
+        float64 [N, K], an output a sequence, or [ΣT, K] where the model has one at every step.
+
+    Raises:
+        UserError: anything wrong with what was given.
+    """
+    with threadpool_limits(1):
+        loaded = model if isinstance(model, Model) else load_model(model)
+        return run_network(loaded, load_sequences(sequences, "sequences"))[0]
 
 
 def analyze_model(path: Path, data: Path | None) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Evaluation:
         weight_bytes: bytes of the compressed weights.
         coverage: weight → reason it was not compressed ("" where it was).
         rounds: divergence on calibration data after each recalibration round.
-        weights: weight → {shape, bytes, relative_error, density, structure, format, …}.
+        weights: weight → {shape, bytes, fetch_density, choice}.
         seconds: compute time.
     """
 

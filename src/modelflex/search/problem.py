@@ -104,15 +104,12 @@ def _weights(
     table: dict[str, Mapping[str, Any]] = {}
     products = build_program(made.model).products
     for name, weight in made.model.weights.items():
-        before, after = model.weights[name].dense(), weight.dense()
-        size = max(float(np.linalg.norm(before)), 1e-30)
         counts = profile.sites[f"{name}/0"]
         units = products[f"{name}/0"].geometry.units
         choice = recipe.choice(name)
         table[name] = {
             "shape": list(weight.shape),
             "bytes": weight.nbytes,
-            "relative_error": float(np.linalg.norm(after - before)) / size,
             "fetch_density": counts.units / max(counts.runs * units, 1),
             "choice": {} if choice is None else choice.to_json(),
         }
