@@ -169,7 +169,9 @@ def _prepare(
 def _space(space: Any, model: Model) -> list[SpaceRecipe]:
     if isinstance(space, (list, tuple)) and space and all(isinstance(r, Recipe) for r in space):
         return [SpaceRecipe(r, "given") for r in {r.key: r for r in space}.values()]
-    return read_space(default_grids(list(model.weights)) if space is None else space)
+    return read_space(
+        default_grids({n: w.shape for n, w in model.weights.items()}) if space is None else space
+    )
 
 
 def search(

@@ -125,12 +125,17 @@ def _label(rules: Sequence[Rule], rounds: int) -> str:
     return ", ".join(parts) + (f", ↻{rounds}" if rounds else "" if aware else ", naive")
 
 
-def default_grids(names: Sequence[str]) -> list[dict[str, Any]]:
+def default_grids(shapes: Mapping[str, tuple[int, int]]) -> list[dict[str, Any]]:
     """A space for any model of the supported layers: data-aware and naive variants of formats,
-    block-circulant recurrent weights and delta thresholds.
+    block-circulant recurrent weights (blocks that divide them) and delta thresholds.
+
+    Args:
+        shapes: weight name → (outputs, inputs).
     """
-    recurrent = any(n.endswith(".w_h") for n in names)
-    dense = any(n.endswith(".w") for n in names)
+    squares = [shape for name, shape in shapes.items() if name.endswith(".w_h")]
+    recurrent = bool(squares)
+    dense = any(name.endswith(".w") for name in shapes)
+    blocks = [b for b in (1, 2, 4) if all(n % b == 0 for shape in squares for n in shape)]
 
     def grid(name: str, aware: bool, vary: dict[str, Any], rounds: int) -> dict[str, Any]:
         form = {"method": "uniform", "bits": "$bits"} | (
@@ -172,5 +177,5 @@ def default_grids(names: Sequence[str]) -> list[dict[str, Any]]:
             "recalibrate": rounds if recurrent else 0,
         }
 
-    vary = {"bits": [2, 3, 4, 8], "block": [1, 2, 4], "theta": [0.0, 0.2, 0.4, 0.6]}
+    vary = {"bits": [2, 3, 4, 8], "block": blocks, "theta": [0.0, 0.2, 0.4, 0.6]}
     return [grid("data-aware", True, vary, 3), grid("naive", False, vary | {"block": [1]}, 0)]
