@@ -52,15 +52,18 @@ def choices(model: Model, recipe: Recipe) -> dict[str, Choice]:
     Raises:
         UserError: a rule names no weight of the model, or decides for none because others come first.
     """
-    found = {name: recipe.choice(name) for name in model.weights}
-    used = {id(choice) for choice in found.values()}
+    deciding = {name: recipe.rule(name) for name in model.weights}
+    used = {id(rule) for rule in deciding.values()}
     for rule in recipe.rules:
-        if id(rule.choice) not in used:
+        if id(rule) not in used:
             raise UserError(
                 f"the rule for '{rule.weights}' decides for no weight",
                 f"a pattern that matches one of {', '.join(model.weights)} before other rules do",
             )
-    return {name: choice or uncompressed_choice() for name, choice in found.items()}
+    return {
+        name: uncompressed_choice() if rule is None else rule.choice
+        for name, rule in deciding.items()
+    }
 
 
 def gates(model: Model) -> dict[str, int]:

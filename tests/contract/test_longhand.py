@@ -184,7 +184,9 @@ def test_integers_bit_for_bit(kind: str, case: tuple[Any, ...]) -> None:
     wanted, read = [], {"w_x": 0, "w_h": 0}
     start = 0
     for length in data.lengths:
-        xs = [[sat(round(v * 65536)) for v in row] for row in data.x[start : start + length].tolist()]
+        xs = [
+            [sat(round(v * 65536)) for v in row] for row in data.x[start : start + length].tolist()
+        ]
         start += length
         products = {
             w: Product(

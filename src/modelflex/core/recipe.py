@@ -98,12 +98,15 @@ class Recipe:
     recalibrate: int = 0
     label: str = field(default="", compare=False)
 
+    def rule(self, weight: str) -> Rule | None:
+        """The rule that decides for a weight, or None if none names it."""
+        matching = (r for r in self.rules if fnmatch.fnmatchcase(weight, r.weights))
+        return next(matching, None)
+
     def choice(self, weight: str) -> Choice | None:
         """The choice for a weight, or None if no rule names it."""
-        for rule in self.rules:
-            if fnmatch.fnmatchcase(weight, rule.weights):
-                return rule.choice
-        return None
+        rule = self.rule(weight)
+        return None if rule is None else rule.choice
 
     @cached_property
     def naive(self) -> Recipe:

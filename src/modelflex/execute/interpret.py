@@ -263,7 +263,8 @@ class _Run:
 
     def _first_state(self, stage: Stage, packing: Packing) -> dict[str, Array]:
         """The state before the first step, sequences longest first."""
-        graph, given = stage.graph, self.initial.get(stage.name, {})
+        # What runs once a sequence has no step before it, wherever the sequence was cut.
+        graph, given = stage.graph, {} if stage.mode == "once" else self.initial.get(stage.name, {})
         state = {}
         for slot in graph.state:
             kind = graph.values[slot.read]

@@ -103,7 +103,10 @@ def test_tiny_multipliers_keep_results_within_one_unit(power: int, acc: int) -> 
 def test_large_multipliers_shift_left() -> None:
     multiplier = as_multiplier(np.array([2.0**20]))
     assert multiplier.shift < 0
-    assert int(rounding_shift(np.array([3 * int(multiplier.mantissa[0])]), multiplier.shift)[0]) == 3 * 2**20
+    assert (
+        int(rounding_shift(np.array([3 * int(multiplier.mantissa[0])]), multiplier.shift)[0])
+        == 3 * 2**20
+    )
 
 
 ints = st.lists(

@@ -17,7 +17,9 @@ from modelflex.formats.uniform import ODD_BITS, Grid, Uniform, gptq
     st.integers(0, 2**31), st.integers(2, 16), st.sampled_from(["tensor", "gate", "row"]),
     st.floats(-6, 6),
 )  # fmt: skip
-def test_min_max_error_is_at_most_half_a_step(seed: int, bits: int, scales: str, size: float) -> None:
+def test_min_max_error_is_at_most_half_a_step(
+    seed: int, bits: int, scales: str, size: float
+) -> None:
     values = np.random.default_rng(seed).normal(size=(8, 12)) * 10.0**size
     part = Uniform(bits, scales, "max", "nearest").encode(values, None, 4)  # type: ignore[arg-type]
     spacing = part.row_scales()[:, None] * (2 if part.odd else 1)
@@ -50,6 +52,7 @@ def test_gptq_is_no_worse_than_nearest_rounding(bits: int, seed: int) -> None:
     h = z.T @ z / 400
     grid = Grid(bits, bits <= ODD_BITS)
     values = rng.normal(size=(16, n)) * grid.top / 3
+
     def error(codes: np.ndarray) -> float:
         e = codes - values
         return float(np.einsum("ri,ij,rj", e, h, e))

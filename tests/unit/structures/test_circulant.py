@@ -77,7 +77,9 @@ def test_folding_against_explicit_permutations(b: int) -> None:
     np.testing.assert_allclose(expanded, [g @ permutation(8, b, i) for i in range(b)], atol=1e-12)
 
 
-@pytest.mark.parametrize("structure", [Circulant(4), Circulant(1), Circulant(2), Dense("least_squares")])
+@pytest.mark.parametrize(
+    "structure", [Circulant(4), Circulant(1), Circulant(2), Dense("least_squares")]
+)
 def test_least_squares_finds_the_minimum(structure: Circulant | Dense) -> None:
     """No small change of the stored values predicts W·z_o from z_c better, with the ridge's pull."""
     rng = np.random.default_rng(1)
