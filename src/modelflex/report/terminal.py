@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from modelflex.report import tables
 from modelflex.report.cells import Cell, Table
-from modelflex.report.text import binding, verdict
+from modelflex.report.text import COST_LABELS, binding, verdict
 from modelflex.search.study import Study
 
 _STYLES = {"good": "green", "bad": "red", "missing": "dim", "factor": "bold"}
@@ -22,8 +24,27 @@ def terminal_table(study: Study) -> Group:
     parts: list[RenderableType] = [Text(verdict(study), style="bold")]
     if study.best is None:
         parts += [Text(binding(study)), _rich(tables.violations(study))]
-    parts += [_rich(tables.comparison(study)), _rich(tables.limits(study))]
+    parts += [
+        Text(),
+        _rich(_essential(tables.comparison(study))),
+        Text(),
+        _rich(tables.limits(study)),
+    ]
     return Group(*parts)
+
+
+ESSENTIAL = (
+    "weight_fetch_bytes_per_step", "weight_bytes", "dram_bytes_per_step", "latency_per_step_s",
+    "energy_per_step_j", "power_w",
+)  # fmt: skip
+"""Costs that fit on a screen; the report has all."""
+
+
+def _essential(table: Table) -> Table:
+    """The rows of the comparison that a terminal shows."""
+    left_out = {text for name, text in COST_LABELS.items() if name not in ESSENTIAL}
+    rows = tuple(row for row in table.rows if row[0].text not in left_out)
+    return replace(table, rows=rows)
 
 
 def _rich(table: Table) -> RenderableType:
@@ -41,5 +62,5 @@ def _text(cell: Cell) -> Text:
     # Text, not markup: labels come from outside and may hold brackets.
     text = Text(cell.text, style=_STYLES.get(cell.style, ""))
     if cell.note:
-        text.append(f"  ({cell.note})", style="dim")
+        text.append(f"\n{cell.note}", style="dim")
     return text

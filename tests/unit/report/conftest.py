@@ -30,7 +30,7 @@ def recipe(bits: int, block: int, threshold: float, naive: bool) -> Recipe:
     }
     label = f"b{block} {bits} bits θ {threshold:g}"
     made = Recipe((rule_from_json(rule),), recalibrate=1, label=label)
-    return made.naive() if naive else made
+    return made.naive if naive else made
 
 
 def accuracy(value: float, n: int) -> Quality:
