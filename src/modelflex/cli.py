@@ -23,11 +23,13 @@ from modelflex.search.config import parse_config, read_toml
 from modelflex.search.driver import Progress
 
 NOTHING_FEASIBLE = 3
+INTERRUPTED = 130
+USAGE_ERROR: Any = typer.BadParameter.__base__
+"""Wrong arguments of any kind: the parent of what typer exports lies in no public module."""
 
 app = typer.Typer(
     name="modelflex",
     help="Fit a trained recurrent network into an edge device's budget, without retraining.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -166,25 +168,41 @@ def explain(
         Console().print(explain_text(result.study, trial))
 
 
-@app.callback()
-def _main(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-) -> None:
-    if version:
+def _version(wanted: bool) -> None:
+    if wanted:
         print(pipeline.versions()["modelflex"])
         raise typer.Exit
 
 
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", callback=_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line; users' mistakes end it with one line and exit code 2."""
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        app(args=arguments)
+        code = app(args=given or ["--help"], prog_name="modelflex", standalone_mode=False) or 0
     except UserError as error:
         print(f"modelflex: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except USAGE_ERROR as error:
+        text = " ".join(error.format_message().split()).rstrip(".")
+        print(f"modelflex: {text}; see modelflex --help", file=sys.stderr)
+        sys.exit(UserError.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    if code == INTERRUPTED:
         print(
             "modelflex: interrupted; finished trials are kept, the same command continues",
             file=sys.stderr,
         )
-        sys.exit(130)
+    sys.exit(code)
