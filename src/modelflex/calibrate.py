@@ -5,11 +5,28 @@ from __future__ import annotations
 import numpy as np
 
 from modelflex.core.data import Sequences
+from modelflex.core.fixed import FX_BITS
 from modelflex.core.model import Model
 from modelflex.core.program import build_program
 from modelflex.core.stats import SiteStats, Stats
 from modelflex.errors import UserError
 from modelflex.execute.interpret import Interpreter
+
+FX_RANGE = 2.0 ** (31 - FX_BITS)
+SMALLEST_PEAK = 2.0**-9
+
+
+def check_range(sequences: Sequences, where: str) -> None:
+    """Refuse data that saturate when they enter integer programs.
+
+    Raises:
+        UserError: a value at or beyond ±2¹⁵.
+    """
+    peak = float(np.abs(sequences.x).max(initial=0.0))
+    if peak >= FX_RANGE:
+        raise UserError(
+            f"{where} holds the value {peak:.3g}", f"less than {FX_RANGE:g}", "standardise the data"
+        )
 
 
 def calibrate(model: Model, sequences: Sequences, limit: int | None = None, seed: int = 0) -> Stats:
@@ -37,6 +54,12 @@ def calibrate(model: Model, sequences: Sequences, limit: int | None = None, seed
             raise UserError(
                 f"the input of '{name}' is zero at every calibration step",
                 "data that drive the network",
+            )
+        if not SMALLEST_PEAK <= peak < FX_RANGE:
+            raise UserError(
+                f"the input of '{name}' reaches {peak:.3g}",
+                f"a largest value from {SMALLEST_PEAK:g} to {FX_RANGE:g}, what 32-bit fixed point resolves",
+                "standardise the data and train on that",
             )
         lengths = np.ones(trace.shape[0], np.int64) if single else sequences.lengths
         std = float(np.sqrt(np.mean(np.var(trace, axis=0, dtype=np.float64))))

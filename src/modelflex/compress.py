@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from modelflex.core.divergence import divergences, mean_divergence
-from modelflex.core.extension import Cell, Moments, damped
+from modelflex.core.extension import Cell, Moments
 from modelflex.core.fixed import Array, Scale
 from modelflex.core.model import Model
 from modelflex.core.part import pack_bias
@@ -159,7 +159,7 @@ def moments(original: Array, compressed: Array) -> Moments:
     o, c = original.astype(np.float64), compressed.astype(np.float64)
     mean_o, mean_c = o.mean(axis=0), c.mean(axis=0)
     o, c = o - mean_o, c - mean_c
-    return Moments(mean_o, mean_c, damped(c.T @ c / len(c)), o.T @ c / len(c))
+    return Moments(mean_o, mean_c, c.T @ c / len(c), o.T @ c / len(c))
 
 
 class _Compressor:
@@ -237,7 +237,7 @@ def compress(model: Model, recipe: Recipe, stats: Stats) -> Compression:
     work = _Compressor(model, recipe, stats)
     coverage = {n: "" if recipe.choice(n) is not None else UNNAMED for n in model.weights}
     candidate = work.fit(work.moments(work.replayed()))
-    if recipe.recalibrate == 0:
+    if recipe.recalibrate == 0 or not any(c.data_aware for c in work.chosen.values()):
         return Compression(candidate, coverage, ())
     inputs, least = work.observed(candidate)
     pooled = work.moments(inputs)

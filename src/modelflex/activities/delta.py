@@ -16,6 +16,7 @@ from modelflex.errors import UserError
 from modelflex.registry import ACTIVITIES
 
 ACCUMULATOR_BYTES = 8
+NEVER = 1 << 16
 
 
 @final
@@ -55,8 +56,8 @@ class Delta(Activity):
         return block if self.granularity == "block" else 1
 
     def codes(self, step: float) -> int:
-        """θ in code steps: round(θ / step)."""
-        return round(self.threshold / step)
+        """θ in code steps: round(θ / step); at 2¹⁶, more than any difference of codes, nothing is sent."""
+        return round(min(self.threshold / step, float(NEVER)))
 
     def lower(self, tracer: Tracer, product: Product, codes: Value) -> Value:
         if product.link is None:

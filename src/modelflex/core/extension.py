@@ -74,7 +74,7 @@ class Moments:
 
     Attributes:
         mean_o, mean_c: [in].
-        cov_c: cov(z_c, z_c) [in, in], damped so that it is positive definite.
+        cov_c: cov(z_c, z_c) [in, in]; may be singular.
         cov_oc: cov(z_o, z_c) [in, in].
     """
 
@@ -149,7 +149,9 @@ class Format(ABC):
         """Whether `encode` uses a Hessian."""
 
 
-def damped(cov: Array, damping: float = 0.01) -> Array:
-    """A covariance made positive definite: `damping` times its mean diagonal added to the diagonal."""
+def damping(cov: Array, share: float = 0.01) -> float:
+    """What is added to the diagonal of a covariance to make it positive definite: a share of its mean
+    diagonal (1 where that is zero).
+    """
     mean = float(np.mean(np.diag(cov)))
-    return cov + np.eye(cov.shape[0]) * (damping * mean if mean > 0 else 1.0)
+    return share * mean if mean > 0 else 1.0

@@ -63,7 +63,7 @@ def pack_bias(bias: Array, units: Array | None, bits: int) -> Part:
     Args:
         bias: real values, float64 [out].
         units: the real value of one accumulator unit, float64 [out].
-        bits: 8, 16 or 32; all codes share one power-of-two factor.
+        bits: 8 or 16; all codes share one power-of-two factor.
     """
     if units is None:
         return Part(bias.astype(np.float32), FLOAT_BITS)

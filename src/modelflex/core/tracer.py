@@ -13,6 +13,7 @@ from modelflex.core.fixed import FX_ONE, Array, Multiplier, Scale, as_multiplier
 from modelflex.core.graph import PRIMITIVES, Graph, Op, StateSlot, ValueType
 from modelflex.core.layout import Geometry, geometry
 from modelflex.core.part import Part, bias_codes
+from modelflex.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -214,6 +215,10 @@ class Tracer:
         units = np.repeat(part.row_scales(), out // part.codes.shape[0]) * link.step
         rescale = as_multiplier(_one_per_scale(part, units) * FX_ONE)
         encode = as_multiplier(np.array([1.0 / (link.step * FX_ONE)]))
+        if encode.shift < -16:
+            raise UserError(
+                f"the input of '{site}' is coded in steps of {link.step:.3g}", "steps above 2^-47"
+            )
         integers = None if bias is None else bias_codes(bias)
         self.products[site] = Product(
             site, name, part, layout, geo, link, integers, nbytes, encode, rescale

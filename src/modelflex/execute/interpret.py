@@ -126,9 +126,10 @@ def _matrix(product: Product) -> Array:
     bias = 0 if product.bias is None else int(np.abs(product.bias).max(initial=0))
     # Differences under delta are one bit wider than codes, so 2^b bounds both.
     bound = int(np.abs(matrix.astype(np.int64)).sum(axis=1).max()) * (1 << product.link.bits) + bias
-    if bound >= MAX_ACCUMULATOR:
+    left = 0 if product.rescale is None else max(0, -product.rescale.shift)
+    if bound << left >= MAX_ACCUMULATOR:
         raise UserError(
-            f"the sums of '{product.site}' may reach {bound}",
+            f"the sums of '{product.site}' may reach {bound << left}",
             f"less than {MAX_ACCUMULATOR}",
             "use fewer bits or inputs",
         )

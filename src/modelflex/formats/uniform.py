@@ -8,7 +8,7 @@ from typing import Literal, final
 import numpy as np
 from pydantic import ConfigDict, with_config
 
-from modelflex.core.extension import Format, damped
+from modelflex.core.extension import Format, damping
 from modelflex.core.fixed import Array, Scale
 from modelflex.core.part import Part
 from modelflex.errors import UserError
@@ -16,6 +16,9 @@ from modelflex.registry import FORMATS
 
 ODD_BITS = 3
 """Up to here the grid is the odd integers: few levels can't be spared for a zero."""
+
+
+TINY = 1e-6
 
 
 @final
@@ -80,7 +83,8 @@ class Uniform(Format):
     def _steps(self, groups: Array, hessian: Array | None, grid: Grid, n: int) -> Array:
         """The code step of every group of values [groups, rows·n]."""
         peak = np.abs(groups).max(axis=1)
-        peak = np.where(peak > 0, peak, max(float(peak.max()), 1.0))
+        # A group of zeros gets the smallest scale there is: the odd grids cannot store a zero.
+        peak = np.where(peak > 0, peak, max(float(peak.max()), TINY) * 2.0**-14)
         full = peak / grid.top
         if self.clip == "max":
             return full
@@ -120,7 +124,7 @@ def gptq(values: Array, hessian: Array, grid: Grid, chunk: int = 32) -> Array:
     Columns are worked off in chunks so that most of the update is a matrix product.
     """
     order = np.argsort(-np.diag(hessian), kind="stable")
-    h = damped(hessian[np.ix_(order, order)])
+    h = hessian[np.ix_(order, order)] + damping(hessian) * np.eye(order.size)
     inverse = np.linalg.inv(h)
     upper = np.linalg.cholesky((inverse + inverse.T) / 2).T
     w = np.ascontiguousarray(values[:, order].T)  # one column of the matrix is contiguous

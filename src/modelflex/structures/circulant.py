@@ -8,7 +8,7 @@ from typing import Literal, final
 import numpy as np
 from pydantic import ConfigDict, with_config
 
-from modelflex.core.extension import Format, Moments, Structure
+from modelflex.core.extension import Format, Moments, Structure, damping
 from modelflex.core.fixed import Array
 from modelflex.core.layout import Geometry, geometry
 from modelflex.core.tracer import Link
@@ -67,7 +67,7 @@ class Circulant(Structure):
         else:
             hessian = fold_hessian(moments.cov_c, b)
             if self.fit == "least_squares":
-                pull = self.ridge * np.diag(moments.cov_c)
+                pull = self.ridge * np.diag(moments.cov_c) + damping(moments.cov_c)
                 wanted = fold_rows(matrix @ moments.cov_oc + matrix * pull, b)
                 damped = fold_hessian(moments.cov_c + np.diag(pull), b)
                 values = np.linalg.solve(damped, wanted.T).T

@@ -8,7 +8,7 @@ from typing import Literal, final
 import numpy as np
 from pydantic import ConfigDict, with_config
 
-from modelflex.core.extension import Format, Moments, Structure
+from modelflex.core.extension import Format, Moments, Structure, damping
 from modelflex.core.fixed import Array
 from modelflex.core.layout import Geometry, geometry
 from modelflex.core.tracer import Link
@@ -55,7 +55,7 @@ class Dense(Structure):
         if moments is not None:
             hessian = moments.cov_c
             if self.fit == "least_squares":
-                pull = self.ridge * np.diag(hessian)
+                pull = self.ridge * np.diag(hessian) + damping(hessian)
                 wanted = matrix @ moments.cov_oc + matrix * pull
                 target = np.linalg.solve(hessian + np.diag(pull), wanted.T).T
         return Matrix((encode.encode(target, hessian, gates),), None, links, gates, "dense")
