@@ -121,7 +121,8 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a proportion."""
     p, z2 = successes / n, Z95 * Z95
     centre, half = p + z2 / (2 * n), Z95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return max(0.0, (centre - half) / (1 + z2 / n)), min(1.0, (centre + half) / (1 + z2 / n))
+    low, high = (centre - half) / (1 + z2 / n), (centre + half) / (1 + z2 / n)
+    return max(0.0, min(low, p)), min(1.0, max(high, p))  # p lies inside; rounding must not hide it
 
 
 def score(

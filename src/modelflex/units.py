@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import Decimal
 
 from modelflex.errors import UserError
 
@@ -55,10 +56,11 @@ def parse_quantity(value: object, unit: str, where: str) -> float:
         match = _NUMBER.match(value)
         if match is None:
             raise UserError(f"{where} is '{value}'", f"a number with one of the units {shown}")
-        number, word = float(match[1]), match[2]
+        word = match[2]
         if word not in known:
             raise UserError(f"{where} has the unknown unit '{word}'", f"one of {shown}")
-        value = number * known[word]
+        # In decimals: "95 %" is 0.95, not 95 times the float nearest 0.01.
+        value = float(Decimal(match[1]) * Decimal(repr(known[word])))
     if not math.isfinite(value):
         raise UserError(f"{where} is {value}", "a finite number")
     return float(value)

@@ -142,7 +142,7 @@ def test_mean_error_of_data_aware_weights_is_corrected() -> None:
     seen = np.clip(np.rint(trace / np.float32(link.step)), -128, 127) * link.step
     wanted = (trace @ old.dense().T + old.bias_value()).mean(axis=0)
     found = (seen @ weight.dense().T + weight.bias_value()).mean(axis=0)
-    unit = weight.accumulator_scale() * 2.0**-weight.bias.scale.exponent  # type: ignore[union-attr]
+    unit = weight.accumulator_scale() * 2.0**-weight.bias.scale.exponent
     assert np.all(np.abs(found - wanted) <= unit / 2 + 1e-6)
 
 

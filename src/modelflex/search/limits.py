@@ -111,8 +111,13 @@ def cost_misses(limits: tuple[Limit, ...], totals: Mapping[str, Array]) -> Array
     return missed
 
 
+ROUNDING = 1e-9
+"""Relative: 0.95 − 0.94 is within a limit of 0.01, though not in floats."""
+
+
 def _met(limit: Limit, value: Any) -> Any:
-    return value <= limit.value if limit.kind == "max" else value >= limit.value
+    edge = ROUNDING * abs(limit.value)
+    return value <= limit.value + edge if limit.kind == "max" else value >= limit.value - edge
 
 
 def cost_violations(limits: tuple[Limit, ...], cost: Cost, optimistic: bool) -> list[Violation]:

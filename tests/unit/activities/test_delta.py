@@ -34,7 +34,7 @@ def make_weight(activity: Delta | None, bits: int, block: int) -> Weight:
 @pytest.mark.parametrize(("bits", "block"), [(8, 1), (8, 4), (4, 2), (16, 8)])
 def test_no_drift_in_500_steps(granularity: str, bits: int, block: int) -> None:
     """M == bias + A·x̂ exactly, at every one of 500 steps, with θ > 0 (Neil et al. drift in floats)."""
-    weight = make_weight(Delta(0.8, granularity), bits, block)  # type: ignore[arg-type]
+    weight = make_weight(Delta(0.8, granularity), bits, block)
     matrix = integer_matrix(weight)
     assert weight.bias is not None
     first = bias_codes(weight.bias)
@@ -54,7 +54,7 @@ def test_no_drift_in_500_steps(granularity: str, bits: int, block: int) -> None:
 @pytest.mark.parametrize("granularity", ["element", "block"])
 def test_threshold_zero_is_the_dense_product(granularity: str, bits: int, block: int) -> None:
     data = random_sequences(np.random.default_rng(2), (120, 30), 8)
-    held = make_weight(Delta(0.0, granularity), bits, block)  # type: ignore[arg-type]
+    held = make_weight(Delta(0.0, granularity), bits, block)
     plain = make_weight(None, bits, block)
     one = Interpreter(weight_program(held, 8)).run(data)
     other = Interpreter(weight_program(plain, 8)).run(data)
@@ -73,7 +73,7 @@ def test_replay_is_the_delta_rule(seed: int, block: int, theta: int, granularity
     lengths = rng.integers(1, 9, 4)
     codes = np.cumsum(rng.integers(-20, 21, (lengths.sum(), 8)), axis=0).astype(np.int16)
     step = 2.0**-4
-    activity = Delta(theta * step, granularity)  # type: ignore[arg-type]
+    activity = Delta(theta * step, granularity)
     held, mask = activity.replay(codes, lengths, block, step)
     unit, row = block if granularity == "block" else 1, 0
     for length in lengths:

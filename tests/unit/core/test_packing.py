@@ -42,9 +42,9 @@ def test_taking_sequences() -> None:
     x = np.arange(6, dtype=np.float32)[:, None]
     every = Sequences(x, lengths, np.arange(6))
     assert every.take(np.array([2, 0])).x.ravel().tolist() == [3, 4, 5, 0, 1]
-    assert every.take(np.array([2, 0])).y.tolist() == [3, 4, 5, 0, 1]  # type: ignore[union-attr]
+    assert every.take(np.array([2, 0])).y.tolist() == [3, 4, 5, 0, 1]
     one = Sequences(x, lengths, np.array([7, 8, 9]))
-    assert one.take(np.array([2, 0])).y.tolist() == [9, 7]  # type: ignore[union-attr]
+    assert one.take(np.array([2, 0])).y.tolist() == [9, 7]
     assert Sequences(x, lengths).take(np.array([1])).y is None
     assert (one.count, one.steps, one.mean_length) == (3, 6, 2.0)
 
@@ -52,7 +52,7 @@ def test_taking_sequences() -> None:
 def test_targets_follow_when_every_sequence_has_one_step() -> None:
     """Then [N] and [ΣT] targets are the same thing."""
     ones = Sequences(np.arange(3.0)[:, None], np.ones(3, np.int64), np.array([5, 6, 7]))
-    assert ones.take(np.array([2, 0])).y.tolist() == [7, 5]  # type: ignore[union-attr]
+    assert ones.take(np.array([2, 0])).y.tolist() == [7, 5]
 
 
 def test_digests_tell_content_apart() -> None:

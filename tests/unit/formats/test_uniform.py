@@ -21,7 +21,7 @@ def test_min_max_error_is_at_most_half_a_step(
     seed: int, bits: int, scales: str, size: float
 ) -> None:
     values = np.random.default_rng(seed).normal(size=(8, 12)) * 10.0**size
-    part = Uniform(bits, scales, "max", "nearest").encode(values, None, 4)  # type: ignore[arg-type]
+    part = Uniform(bits, scales, "max", "nearest").encode(values, None, 4)
     spacing = part.row_scales()[:, None] * (2 if part.odd else 1)
     # Scales are rounded to 15 bits, so the largest value may lie a little beyond the last code.
     slack = np.abs(values) * 2.0**-14
@@ -87,7 +87,7 @@ def test_clip_by_error_beats_the_full_range_and_is_the_best_of_a_scan() -> None:
 @pytest.mark.parametrize(("scales", "count"), [("tensor", 1), ("gate", 4), ("row", 8)])
 def test_rows_share_scales(scales: str, count: int) -> None:
     values = np.arange(1, 9)[:, None] * np.ones((8, 3))
-    part = Uniform(8, scales, "max", "nearest").encode(values, None, 4)  # type: ignore[arg-type]
+    part = Uniform(8, scales, "max", "nearest").encode(values, None, 4)
     assert part.scale is not None
     assert part.scale.mantissa.size == count
     steps = part.row_scales()
@@ -102,7 +102,7 @@ def test_rows_share_scales(scales: str, count: int) -> None:
 def test_zero_rows_stay_small(bits: int, clip: str) -> None:
     values = np.zeros((4, 6))
     values[0] = 1.0
-    part = Uniform(bits, "row", clip, "nearest").encode(values, None, 1)  # type: ignore[arg-type]
+    part = Uniform(bits, "row", clip, "nearest").encode(values, None, 1)
     assert np.all(np.isfinite(part.value()))
     if bits > ODD_BITS:
         np.testing.assert_array_equal(part.codes[1:], 0)
@@ -121,4 +121,4 @@ def test_rows_that_do_not_divide_are_refused() -> None:
 
 def test_naive_keeps_the_bits() -> None:
     for bits, scales in itertools.product((2, 8), ("gate", "row")):
-        assert Uniform(bits, scales).naive() == Uniform(bits, "tensor", "max", "nearest")  # type: ignore[arg-type]
+        assert Uniform(bits, scales).naive() == Uniform(bits, "tensor", "max", "nearest")
