@@ -77,24 +77,31 @@ def gates(model: Model) -> dict[str, int]:
     return groups
 
 
+def additive_groups(model: Model) -> list[tuple[str, ...]]:
+    """Weights whose results are only ever added to each other, in groups; the others alone."""
+    groups: list[tuple[str, ...]] = []
+    for layer in model.layers:
+        plugin = layer.plugin
+        additive = plugin.additive if isinstance(plugin, Cell) else ()
+        merged = tuple(f"{layer.name}.{w}" for w in additive)
+        groups += [merged] if merged else []
+        groups += [(name,) for name in layer.weight_shapes if name not in merged]
+    return groups
+
+
 def bias_carriers(model: Model, chosen: Mapping[str, Choice]) -> dict[str, tuple[str, ...]]:
     """Weight → the weights whose biases it carries once compressed (itself included), or none.
 
-    Biases of weights whose results are only ever added are merged: into the first that keeps its
-    accumulator under an activity, where the bias is read at reset only, else into the first.
+    Biases of an additive group are merged: into the first weight that keeps its accumulator under an
+    activity, where the bias is read at reset only, else into the first.
     """
     carriers: dict[str, tuple[str, ...]] = {}
-    for layer in model.layers:
-        plugin = layer.plugin
-        names = list(layer.weight_shapes)
-        merged = [f"{layer.name}.{w}" for w in plugin.additive] if isinstance(plugin, Cell) else []
-        groups = ([merged] if merged else []) + [[n] for n in names if n not in merged]
-        for group in groups:
-            needed = any(model.weights[n].bias is not None or chosen[n].data_aware for n in group)
-            holder = next((n for n in group if chosen[n].activity is not None), group[0])
-            carriers |= dict.fromkeys(group, ())
-            if needed:
-                carriers[holder] = tuple(group)
+    for group in additive_groups(model):
+        needed = any(model.weights[n].bias is not None or chosen[n].data_aware for n in group)
+        holder = next((n for n in group if chosen[n].activity is not None), group[0])
+        carriers |= dict.fromkeys(group, ())
+        if needed:
+            carriers[holder] = group
     return carriers
 
 
@@ -154,12 +161,39 @@ def _interval(density: float) -> tuple[float, float, float]:
     return density, low, min(high, 1.0)
 
 
-def moments(original: Array, compressed: Array) -> Moments:
-    """Moments of aligned traces [steps, in] of the original and the compressed network."""
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """Moments of what an additive group's products see, their inputs one after another [K].
+
+    `o` are the original network's inputs, `c` those of the compressed network, aligned in time.
+    """
+
+    columns: Mapping[str, slice]
+    mean_o: Array
+    mean_c: Array
+    cov_c: Array
+    cov_oc: Array
+
+    def blend(self, latest: _Seen, share: float) -> _Seen:
+        """The running mean of moments: `share` of the latest."""
+        return _Seen(
+            self.columns,
+            self.mean_o,
+            (1 - share) * self.mean_c + share * latest.mean_c,
+            (1 - share) * self.cov_c + share * latest.cov_c,
+            (1 - share) * self.cov_oc + share * latest.cov_oc,
+        )
+
+
+def _moments(columns: Mapping[str, slice], original: Array, compressed: Array) -> _Seen:
+    """Moments of aligned traces [steps, K]."""
     o, c = original.astype(np.float64), compressed.astype(np.float64)
     mean_o, mean_c = o.mean(axis=0), c.mean(axis=0)
     o, c = o - mean_o, c - mean_c
-    return Moments(mean_o, mean_c, c.T @ c / len(c), o.T @ c / len(c))
+    return _Seen(columns, mean_o, mean_c, c.T @ c / len(c), o.T @ c / len(c))
+
+
+Group = tuple[str, ...]
 
 
 class _Compressor:
@@ -168,50 +202,78 @@ class _Compressor:
     def __init__(self, model: Model, recipe: Recipe, stats: Stats) -> None:
         self.model, self.stats = model, stats
         self.chosen = choices(model, recipe)
-        self.groups = gates(model)
+        self.gates = gates(model)
+        self.groups = additive_groups(model)
         self.carriers = bias_carriers(model, self.chosen)
         self.links = {n: make_link(c, stats.sites[n]) for n, c in self.chosen.items()}
+        self.matrices = {n: w.dense() for n, w in model.weights.items()}
+        self.aware = [g for g in self.groups if any(self.chosen[n].data_aware for n in g)]
 
-    def moments(self, inputs: Mapping[str, Array]) -> dict[str, Moments]:
-        """Moments of every data-aware weight, given what each product sees in the compressed network."""
-        return {
-            name: moments(self.stats.sites[name].trace, inputs[name])
-            for name, choice in self.chosen.items()
-            if choice.data_aware
-        }
+    def moments(self, inputs: Mapping[str, Array]) -> dict[Group, _Seen]:
+        """Moments of every group with a data-aware weight, given what each product sees."""
+        found = {}
+        for group in self.aware:
+            columns, start = {}, 0
+            for name in group:
+                width = self.matrices[name].shape[1]
+                columns[name] = slice(start, start + width)
+                start += width
+            original = np.hstack([self.stats.sites[n].trace for n in group])
+            found[group] = _moments(columns, original, np.hstack([inputs[n] for n in group]))
+        return found
 
-    def fit(self, seen_by: Mapping[str, Moments]) -> Model:
-        """Compress all weights, the data-aware ones by the moments of what they see."""
+    def fit(self, seen: Mapping[Group, _Seen], before: Mapping[str, Array]) -> Model:
+        """Compress all weights, the data-aware ones by the moments of what they see.
+
+        Args:
+            before: the matrices that stood for the weights in the round before.
+        """
         weights: dict[str, Weight] = {}
-        biases: dict[str, Array] = {}
-        for name, choice in self.chosen.items():
-            original = self.model.weights[name]
-            matrix = original.dense()
-            seen = seen_by.get(name)
-            links = (self.links[name],)
-            weights[name] = choice.structure.fit_weight(
-                matrix, seen, choice.format, self.groups[name], links
-            )
-            biases[name] = original.bias_value()
-            if seen is not None:
-                biases[name] = (
-                    biases[name] + matrix @ seen.mean_o - weights[name].dense() @ seen.mean_c
-                )
-        for name, group in self.carriers.items():
-            if group:
-                bias = np.sum([biases[n] for n in group], axis=0)
-                bits = bias_bits(self.chosen[name].format.stored_bits)
-                units = weights[name].accumulator_scale()
-                weights[name] = weights[name].with_bias(pack_bias(bias, units, bits))
+        for group in self.groups:
+            weights |= self._fit_group(group, seen.get(group), before)
         return self.model.with_weights(weights)
+
+    def _fit_group(
+        self, group: Group, seen: _Seen | None, before: Mapping[str, Array]
+    ) -> dict[str, Weight]:
+        """Fit the largest weight first; each is fitted to what the sum of the group still lacks."""
+        stand = {n: before[n] for n in group}
+        weights: dict[str, Weight] = {}
+        for name in sorted(group, key=lambda n: -self.matrices[n].size):
+            choice, needs = self.chosen[name], None
+            if seen is not None and choice.data_aware:
+                needs = self._needs(name, group, seen, stand)
+            weights[name] = choice.structure.fit_weight(
+                self.matrices[name], needs, choice.format, self.gates[name], (self.links[name],)
+            )
+            stand[name] = weights[name].dense()
+        holder = next((n for n in group if self.carriers[n]), None)
+        if holder is not None:
+            bias = np.sum([self.model.weights[n].bias_value() for n in group], axis=0)
+            if seen is not None:
+                for name, columns in seen.columns.items():
+                    bias += self.matrices[name] @ seen.mean_o[columns]
+                    bias -= stand[name] @ seen.mean_c[columns]
+            bits = bias_bits(self.chosen[holder].format.stored_bits)
+            units = weights[holder].accumulator_scale()
+            weights[holder] = weights[holder].with_bias(pack_bias(bias, units, bits))
+        return {name: weights[name] for name in group}
+
+    def _needs(self, name: str, group: Group, seen: _Seen, stand: Mapping[str, Array]) -> Moments:
+        """What the weight `name` is fitted to: the group's original sum less its partners' products."""
+        own = seen.columns[name]
+        target = sum(self.matrices[n] @ seen.cov_oc[seen.columns[n], own] for n in group)
+        for partner in group:
+            if partner != name:
+                target = target - stand[partner] @ seen.cov_c[seen.columns[partner], own]
+        return Moments(seen.cov_c[own, own], np.asarray(target))
 
     def replayed(self) -> dict[str, Array]:
         """The first guess of what each product sees: the encoders run over the original trace."""
         inputs = {}
-        for name, choice in self.chosen.items():
-            if choice.data_aware:
-                ((_, geo),) = choice.structure.geometries(*self.model.weights[name].shape)
-                inputs[name] = replay(self.links[name], self.stats.sites[name], geo.block)[0]
+        for name in (n for group in self.aware for n in group):
+            ((_, geo),) = self.chosen[name].structure.geometries(*self.matrices[name].shape)
+            inputs[name] = replay(self.links[name], self.stats.sites[name], geo.block)[0]
         return inputs
 
     def observed(self, model: Model) -> tuple[dict[str, Array], float]:
@@ -236,29 +298,19 @@ def compress(model: Model, recipe: Recipe, stats: Stats) -> Compression:
     """
     work = _Compressor(model, recipe, stats)
     coverage = {n: "" if recipe.choice(n) is not None else UNNAMED for n in model.weights}
-    candidate = work.fit(work.moments(work.replayed()))
-    if recipe.recalibrate == 0 or not any(c.data_aware for c in work.chosen.values()):
+    candidate = work.fit(work.moments(work.replayed()), work.matrices)
+    if recipe.recalibrate == 0 or not work.aware:
         return Compression(candidate, coverage, ())
     inputs, least = work.observed(candidate)
     pooled = work.moments(inputs)
     best, rounds = candidate, [least]
     for number in range(1, recipe.recalibrate + 1):
-        candidate = work.fit(pooled)
+        candidate = work.fit(pooled, {n: w.dense() for n, w in candidate.weights.items()})
         inputs, divergence = work.observed(candidate)
         rounds.append(divergence)
         if divergence < least:
             best, least = candidate, divergence
         if number < recipe.recalibrate:
-            latest, share = work.moments(inputs), 1 / (number + 1)
-            pooled = {name: _blend(pooled[name], latest[name], share) for name in pooled}
+            latest = work.moments(inputs)
+            pooled = {g: pooled[g].blend(latest[g], 1 / (number + 1)) for g in pooled}
     return Compression(best, coverage, tuple(rounds))
-
-
-def _blend(pooled: Moments, latest: Moments, share: float) -> Moments:
-    """The running mean of moments: `share` of the latest."""
-    return Moments(
-        latest.mean_o,
-        (1 - share) * pooled.mean_c + share * latest.mean_c,
-        (1 - share) * pooled.cov_c + share * latest.cov_c,
-        (1 - share) * pooled.cov_oc + share * latest.cov_oc,
-    )

@@ -14,7 +14,6 @@ from modelflex.compress import (
     compress,
     gates,
     make_link,
-    moments,
     replayed_density,
 )
 from modelflex.core.data import Sequences
@@ -144,17 +143,6 @@ def test_mean_error_of_data_aware_weights_is_corrected() -> None:
     found = (seen @ weight.dense().T + weight.bias_value()).mean(axis=0)
     unit = weight.accumulator_scale() * 2.0**-weight.bias.scale.exponent
     assert np.all(np.abs(found - wanted) <= unit / 2 + 1e-6)
-
-
-def test_moments_against_numpy() -> None:
-    rng = np.random.default_rng(0)
-    o, c = rng.normal(size=(50, 3)) + 2, rng.normal(size=(50, 3)) - 1
-    found = moments(o, c)
-    both = np.cov(np.hstack([o, c]).T, bias=True)
-    np.testing.assert_allclose(found.cov_oc, both[:3, 3:], atol=1e-12)
-    np.testing.assert_allclose(found.cov_c, both[3:, 3:], atol=1e-12)
-    np.testing.assert_allclose(found.mean_o, o.mean(axis=0))
-    np.testing.assert_allclose(found.mean_c, c.mean(axis=0))
 
 
 def test_the_best_round_is_kept() -> None:

@@ -69,19 +69,17 @@ class FeedForward(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Second moments of a weight's inputs over calibration steps: `o` the original network's inputs
-    z_o, `c` the inputs z_c that the compressed network multiplies (quantised, held by delta).
+    """What a data-aware weight A is fitted to, from calibration: E‖t − A·z‖² is to be small.
 
     Attributes:
-        mean_o, mean_c: [in].
-        cov_c: cov(z_c, z_c) [in, in]; may be singular.
-        cov_oc: cov(z_o, z_c) [in, in].
+        cov_z: cov(z, z) [in, in] of the inputs that the compressed network multiplies (quantised,
+            held by delta); may be singular.
+        cov_tz: cov(t, z) [out, in] with the products that are wanted: the original network's, less
+            what partners that are only ever added to A·z already give.
     """
 
-    mean_o: Array
-    mean_c: Array
-    cov_c: Array
-    cov_oc: Array
+    cov_z: Array
+    cov_tz: Array
 
 
 class Structure(ABC):

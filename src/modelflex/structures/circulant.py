@@ -65,11 +65,11 @@ class Circulant(Structure):
         if moments is None:
             values = fold_rows(matrix, b) / b
         else:
-            hessian = fold_hessian(moments.cov_c, b)
+            hessian = fold_hessian(moments.cov_z, b)
             if self.fit == "least_squares":
-                pull = self.ridge * np.diag(moments.cov_c) + damping(moments.cov_c)
-                wanted = fold_rows(matrix @ moments.cov_oc + matrix * pull, b)
-                damped = fold_hessian(moments.cov_c + np.diag(pull), b)
+                pull = self.ridge * np.diag(moments.cov_z) + damping(moments.cov_z)
+                wanted = fold_rows(moments.cov_tz + matrix * pull, b)
+                damped = fold_hessian(moments.cov_z + np.diag(pull), b)
                 values = np.linalg.solve(damped, wanted.T).T
             else:
                 values = fold_rows(matrix, b) / b

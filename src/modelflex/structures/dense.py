@@ -53,10 +53,10 @@ class Dense(Structure):
     ) -> Matrix:
         target, hessian = matrix, None
         if moments is not None:
-            hessian = moments.cov_c
+            hessian = moments.cov_z
             if self.fit == "least_squares":
                 pull = self.ridge * np.diag(hessian) + damping(hessian)
-                wanted = matrix @ moments.cov_oc + matrix * pull
+                wanted = moments.cov_tz + matrix * pull
                 target = np.linalg.solve(hessian + np.diag(pull), wanted.T).T
         return Matrix((encode.encode(target, hessian, gates),), None, links, gates, "dense")
 

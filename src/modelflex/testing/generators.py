@@ -12,6 +12,7 @@ import numpy as np
 from modelflex.calibrate import calibrate
 from modelflex.compress import Compression, compress, gates
 from modelflex.core.data import Sequences
+from modelflex.core.extension import Moments
 from modelflex.core.fixed import Array
 from modelflex.core.model import Layer, Model, check_model
 from modelflex.core.program import Program, Stage, build_program
@@ -103,6 +104,12 @@ def all_configs(kind: Any) -> list[Any]:
         kind(**dict(zip(grid, chosen, strict=True))) for chosen in itertools.product(*grid.values())
     ]
     return list(dict.fromkeys([*made, *(config.naive() for config in made)]))
+
+
+def make_moments(matrix: Array, original: Array, held: Array) -> Moments:
+    """What a weight alone is fitted to: `matrix`·z_o from z_c, both [steps, in]."""
+    o, c = original - original.mean(axis=0), held - held.mean(axis=0)
+    return Moments(c.T @ c / len(c), matrix @ o.T @ c / len(c))
 
 
 def fits(structure: Any, shape: tuple[int, int]) -> bool:

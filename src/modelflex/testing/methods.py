@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from modelflex.compress import moments
 from modelflex.core.extension import Format, Structure
 from modelflex.core.fixed import FX_ONE, Array, Scale
 from modelflex.core.part import FLOAT_BITS, Part, pack_bias
@@ -25,6 +24,7 @@ from modelflex.testing.generators import (
     all_configs,
     fits,
     integer_matrix,
+    make_moments,
     random_sequences,
     run_weight,
     weight_program,
@@ -141,7 +141,7 @@ class StructureSuite(MethodSuite):
                 matrix = rng.normal(size=shape)
                 trace = rng.normal(size=(60, shape[1]))
                 held = trace + 0.1 * rng.normal(size=trace.shape)
-                seen = moments(trace, held) if config.data_aware else None
+                seen = make_moments(matrix, trace, held) if config.data_aware else None
                 for encode in formats[number % 3 :: 3]:
                     # Scales are shared by rows of the stored array, so its rows must divide.
                     if config.geometries(*shape)[-1][1].rows % GATES:

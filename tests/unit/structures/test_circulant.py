@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from modelflex.compress import moments
 from modelflex.core.fixed import Scale
 from modelflex.core.layout import expand, geometry
 from modelflex.core.tracer import Link
@@ -13,6 +12,7 @@ from modelflex.errors import UserError
 from modelflex.formats.uniform import Uniform
 from modelflex.structures.circulant import Circulant, fold_hessian, fold_rows
 from modelflex.structures.dense import Dense
+from modelflex.testing.generators import make_moments
 
 FINE = Uniform(16, "row", "max", "nearest")
 LINK = (Link(8, Scale.nearest(0.01)),)
@@ -85,13 +85,13 @@ def test_least_squares_finds_the_minimum(structure: Circulant | Dense) -> None:
     rng = np.random.default_rng(1)
     matrix = rng.normal(size=(8, 8))
     original = rng.normal(size=(200, 8)) @ rng.normal(size=(8, 8))
-    seen = moments(original, original + 0.5 * rng.normal(size=original.shape))
+    seen = make_moments(matrix, original, original + 0.5 * rng.normal(size=original.shape))
     weight = structure.fit_weight(matrix, seen, FINE, 1, LINK)
     block = getattr(structure, "block", 1)
-    pull = structure.ridge * np.diag(seen.cov_c)
+    pull = structure.ridge * np.diag(seen.cov_z)
 
     def loss(a: np.ndarray) -> float:
-        fit = np.trace(a @ seen.cov_c @ a.T) - 2 * np.trace(a @ seen.cov_oc.T @ matrix.T)
+        fit = np.trace(a @ seen.cov_z @ a.T) - 2 * np.trace(a @ seen.cov_tz.T)
         return float(fit + np.sum((a - matrix) ** 2 * pull))
 
     values = weight.dense()
@@ -107,7 +107,7 @@ def test_data_aware_predicts_better_than_the_mean() -> None:
     rng = np.random.default_rng(2)
     matrix = rng.normal(size=(16, 16))
     z = rng.normal(size=(500, 16)) @ np.diag(np.linspace(0.1, 2, 16)) @ rng.normal(size=(16, 16))
-    seen = moments(z, z)
+    seen = make_moments(matrix, z, z)
     errors = [
         np.linalg.norm(z @ (Circulant(4, fit).fit_weight(matrix, seen, FINE, 1, LINK).dense() - matrix).T)
         for fit in ("least_squares", "mean")
