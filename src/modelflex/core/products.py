@@ -100,8 +100,9 @@ class ProductTable:
 
     def per_choice(self, column: Array) -> Array:
         """Sum a column [rows] over the rows of every choice: [choices]."""
-        padded = np.concatenate([[0.0], np.cumsum(column)])
-        return padded[self.row_start[1:]] - padded[self.row_start[:-1]]
+        # Each on its own: a running sum would let the rounding hang on the other choices.
+        start, end = self.row_start[:-1], self.row_start[1:]
+        return np.where(end > start, np.add.reduceat(np.append(column, 0.0), start), 0.0)
 
     def total(self, column: Array, choices: Array) -> Array:
         """Sum a column [rows] over whole recipes: `choices` [recipes, weights] → [recipes]."""

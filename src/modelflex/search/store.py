@@ -63,13 +63,13 @@ class Store:
         existed = path.exists()
         try:
             self._db = sqlite3.connect(path, timeout=30)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
             tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master")}
             if existed and tables and "study" not in tables:
                 raise UserError(
                     f"'{path}' is a database of another program", "a study", "name another --out"
                 )
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
             self._create()
             found = self.note("schema")
         except sqlite3.DatabaseError as error:

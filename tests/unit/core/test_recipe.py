@@ -107,7 +107,7 @@ def test_whole_numbers_serve_as_real_ones() -> None:
 
 
 def test_registries_name_the_nearest() -> None:
-    with pytest.raises(UserError, match="unknown cell 'lstn'.*did you mean 'lstm'"):
+    with pytest.raises(UserError, match=r"unknown cell 'lstn'.*did you mean 'lstm'"):
         CELLS.get("lstn")
     with pytest.raises(KeyError, match="int is not a registered format"):
         FORMATS.name_of(int)
