@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -26,7 +27,16 @@ def _start(problem: Problem) -> None:
     global _problem
     _problem = problem
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     threadpool_limits(1)
+
+
+def _leave_with_parent() -> None:
+    """End this process when its parent does, even by `kill -9`: the pool's pipes would not tell it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(recipe: Recipe) -> Evaluation:
