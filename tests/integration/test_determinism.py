@@ -10,7 +10,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +53,12 @@ def rows(folder: Path) -> dict[str, tuple[Any, ...]]:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any]]]:
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """One uninterrupted run in this process."""
     folder = tmp_path_factory.mktemp("alone") / "out"
     result = small_search(folder, 1)
     assert result.best is not None
-    yield folder, without_paths(result.summary())
+    return folder, without_paths(result.summary())
 
 
 def test_the_number_of_processes_changes_nothing(
