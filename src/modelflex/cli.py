@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,8 +39,8 @@ err = Console(stderr=True)
 
 
 @contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[Progress], None]]:
-    """A bar with ETA and the best so far, on stderr."""
+def _progress() -> Iterator[Callable[[Progress], None]]:
+    """A bar with ETA and the best so far, on stderr; it appears when the evaluation begins."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
@@ -51,10 +51,13 @@ def _progress(quiet: bool) -> Iterator[Callable[[Progress], None]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[best]}"),
     )
-    with Bar(*columns, console=err, disable=quiet, transient=False) as bar:
-        task = bar.add_task("evaluating", total=None, best="")
+    bar = Bar(*columns, console=err, transient=False)
+    task = bar.add_task("evaluating", total=None, best="")
+    with ExitStack() as shown:
 
         def tell(progress: Progress) -> None:
+            if not bar.live.is_started:
+                shown.enter_context(bar)
             best = "no recipe within all limits yet"
             if progress.best is not None:
                 best = f"best {progress.best[0]:.5g}, divergence {progress.best[1]:.3g}"
@@ -108,7 +111,7 @@ def search(
     checked = parse_config(read_toml(config), config.resolve().parent)
     sys.path.insert(0, str(config.resolve().parent))  # where a user's quality function may lie
     pipeline.say_if_slow(err.print)
-    with _progress(quiet=False) as tell:
+    with _progress() as tell:
         result = pipeline.search_config(
             checked, out, workers=workers, exhaustive=exhaustive, tell=tell
         )
