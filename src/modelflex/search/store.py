@@ -6,7 +6,8 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,32 +61,35 @@ class Store:
             UserError: it is not a study, or one of another schema version.
         """
         self.path = path
-        existed = path.exists()
-        try:
+        with self._reading():
             self._db = sqlite3.connect(path, timeout=30)
+        try:
+            self._check()
+            with self._writing():
+                self._create()
+        except UserError:
+            self.close()
+            raise
+
+    def _check(self) -> None:
+        """Refuse a foreign file before anything in it is changed."""
+        with self._reading():
             tables = {row[0] for row in self._db.execute("SELECT name FROM sqlite_master")}
-            if existed and tables and "study" not in tables:
-                raise UserError(
-                    f"'{path}' is a database of another program", "a study", "name another --out"
-                )
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._create()
-            found = self.note("schema")
-        except sqlite3.DatabaseError as error:
+        if tables and "study" not in tables:
             raise UserError(
-                f"'{path}' is not a readable study ({error})", f"a file of schema {SCHEMA}"
-            ) from None
-        if found is None:
-            self.set_note("schema", SCHEMA)
-        elif found != SCHEMA:
+                f"'{self.path}' is a database of another program", "a study", "name another --out"
+            )
+        found = self.note("schema") if tables else None
+        if found not in (None, SCHEMA):
             raise UserError(
-                f"'{path}' has the schema {found!r}",
+                f"'{self.path}' has the schema {found!r}",
                 f"'{SCHEMA}'",
                 "search again into another folder",
             )
 
     def _create(self) -> None:
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
         with self._db:
             self._db.execute(
                 "CREATE TABLE IF NOT EXISTS study (name TEXT PRIMARY KEY, value TEXT NOT NULL)"
@@ -94,18 +98,43 @@ class Store:
                 "CREATE TABLE IF NOT EXISTS evaluation (key TEXT PRIMARY KEY, problem TEXT NOT NULL,"
                 " recipe TEXT NOT NULL, result TEXT NOT NULL, created_s REAL NOT NULL)"
             )
+            self._db.execute(
+                "INSERT OR IGNORE INTO study VALUES ('schema', ?)", (json.dumps(SCHEMA),)
+            )
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.DatabaseError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"'{self.path}' is not a readable study ({type(error).__name__}: {error})",
+                f"a whole file of schema {SCHEMA}",
+                "move it away, or name another folder",
+            ) from None
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise UserError(
+                f"'{self.path}' cannot be written ({error})",
+                "a file that no other search holds, on a disk with room",
+                "run the same command again: finished trials are kept",
+            ) from None
 
     def note(self, name: str) -> Any:
         """A stored JSON value, or None."""
-        row = self._db.execute("SELECT value FROM study WHERE name = ?", (name,)).fetchone()
-        return None if row is None else json.loads(row[0])
+        with self._reading():
+            row = self._db.execute("SELECT value FROM study WHERE name = ?", (name,)).fetchone()
+            return None if row is None else json.loads(row[0])
 
     def set_note(self, name: str, value: Any) -> None:
         """Store a JSON value."""
-        with self._db:
-            self._db.execute(
-                "INSERT OR REPLACE INTO study VALUES (?, ?)", (name, json.dumps(value))
-            )
+        row = (name, json.dumps(value))
+        with self._writing(), self._db:
+            self._db.execute("INSERT OR REPLACE INTO study VALUES (?, ?)", row)
 
     def put(self, problem: str, recipe: Recipe, evaluation: Evaluation) -> None:
         """File a finished evaluation."""
@@ -116,13 +145,15 @@ class Store:
             json.dumps(evaluation_to_json(evaluation)),
             time.time(),
         )
-        with self._db:
+        with self._writing(), self._db:
             self._db.execute("INSERT OR REPLACE INTO evaluation VALUES (?, ?, ?, ?, ?)", row)
 
     def evaluations(self, problem: str) -> dict[str, Evaluation]:
         """All finished evaluations of a problem, by key."""
-        rows = self._db.execute("SELECT key, result FROM evaluation WHERE problem = ?", (problem,))
-        return {key: evaluation_from_json(json.loads(result)) for key, result in rows}
+        query = "SELECT key, result FROM evaluation WHERE problem = ?"
+        with self._reading():
+            rows = self._db.execute(query, (problem,)).fetchall()
+            return {key: evaluation_from_json(json.loads(result)) for key, result in rows}
 
     def test_score(
         self,
@@ -138,7 +169,8 @@ class Store:
         if kept is None:
             kept = {k: q.to_json() for k, q in score().items()}
             self.set_note(name, kept)
-        return {k: Quality.from_json(q) for k, q in kept.items()}
+        with self._reading():
+            return {k: Quality.from_json(q) for k, q in kept.items()}
 
     def close(self) -> None:
         """Close the file."""
