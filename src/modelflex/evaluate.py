@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -75,6 +76,11 @@ def make_task(kind: str, quality: str | Metric | None = None, direction: str | N
             )
         return Task(kind, None, name, usual)
     function = _import(quality) if isinstance(quality, str) else quality
+    if not callable(function):
+        raise UserError(
+            f"quality {quality!r} is a {type(function).__name__}",
+            "a function (outputs, y, lengths) → float",
+        )
     name = quality if isinstance(quality, str) else getattr(function, "__name__", "quality")
     try:
         source = inspect.getsource(function)
@@ -89,9 +95,9 @@ def _import(path: str) -> Metric:
         raise UserError(f"quality is '{path}'", "module:function")
     try:
         function: Metric = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a module of the user's own may fail in any way
         raise UserError(
-            f"quality '{path}' cannot be imported ({error})",
+            f"quality '{path}' cannot be imported ({type(error).__name__}: {error})",
             "a function (outputs, y, lengths) → float",
             "put its module on PYTHONPATH or install it",
         ) from None
@@ -101,10 +107,7 @@ def _import(path: str) -> Metric:
 def metric_value(task: Task, outputs: Array, y: Array, lengths: Array) -> float:
     """The task's figure for outputs [N or ΣT, K]."""
     if task.metric is not None:
-        value = float(task.metric(outputs, y, lengths))
-        if not math.isfinite(value):
-            raise UserError(f"quality '{task.name}' returned {value}", "a finite number")
-        return value
+        return _own_metric(task.name, task.metric, outputs, y, lengths)
     if task.kind in ("classification", "per_step"):
         return float(np.mean(outputs.argmax(axis=-1) == y))
     if task.kind == "next_symbol":
@@ -115,6 +118,25 @@ def metric_value(task: Task, outputs: Array, y: Array, lengths: Array) -> float:
     raise UserError(
         "a task without labels has no metric", "a task with labels, or a quality function"
     )
+
+
+def _own_metric(name: str, metric: Metric, outputs: Array, y: Array, lengths: Array) -> float:
+    try:
+        found = metric(outputs, y, lengths)
+    except Exception as error:  # the user's own function may fail in any way
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise UserError(
+            f"quality '{name}' failed with {type(error).__name__}: {error} "
+            f"({last.filename}, line {last.lineno})",
+            "a function (outputs, y, lengths) → float",
+        ) from error
+    try:
+        value = float(found)
+    except (TypeError, ValueError):
+        raise UserError(f"quality '{name}' returned {found!r:.80}", "a number") from None
+    if not math.isfinite(value):
+        raise UserError(f"quality '{name}' returned {value}", "a finite number")
+    return value
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
