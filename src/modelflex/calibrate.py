@@ -40,6 +40,8 @@ def calibrate(model: Model, sequences: Sequences, limit: int | None = None, seed
     """
     if model.numeric != "float":
         raise UserError(f"model '{model.name}' is already compressed", "the uncompressed model")
+    if limit is not None and limit < 1:
+        raise UserError(f"calibration_limit is {limit}", "at least 1, or none")
     if limit is not None and limit < sequences.count:
         chosen = np.random.default_rng(seed).choice(sequences.count, limit, replace=False)
         sequences = sequences.take(np.sort(chosen))

@@ -61,9 +61,13 @@ def parse_quantity(value: object, unit: str, where: str) -> float:
             raise UserError(f"{where} has the unknown unit '{word}'", f"one of {shown}")
         # In decimals: "95 %" is 0.95, not 95 times the float nearest 0.01.
         value = float(Decimal(match[1]) * Decimal(repr(known[word])))
-    if not math.isfinite(value):
-        raise UserError(f"{where} is {value}", "a finite number")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond every float
+        number = math.inf
+    if not math.isfinite(number):
+        raise UserError(f"{where} is {number}", "a finite number")
+    return number
 
 
 _SCALES = {

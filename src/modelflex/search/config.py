@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, with_config
 
@@ -26,8 +26,8 @@ class ModelConfig:
     """[model]: `path` of the model (relative to the file), and how a torch file is to be read."""
 
     path: str
-    reads: str | None = None
-    output: str = "logits"
+    reads: Literal["last", "every"] | None = None
+    output: Literal["logits", "values"] = "logits"
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -111,8 +111,9 @@ def read_toml(path: Path) -> dict[str, Any]:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"'{path}' cannot be read ({error})", "a TOML file") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"'{path}' is not TOML ({error})", "a TOML configuration") from None
+    except (ValueError, RecursionError) as error:  # also of numbers and nestings without end
+        reason = str(error)[:120]
+        raise UserError(f"'{path}' is not TOML ({reason})", "a TOML configuration") from None
 
 
 def parse_config(raw: Mapping[str, Any], base: Path) -> Config:
@@ -134,11 +135,11 @@ def parse_config(raw: Mapping[str, Any], base: Path) -> Config:
     model = _read(ModelConfig, raw, "model")
     data = _read(DataConfig, raw, "data")
     return Config(
-        model=ModelConfig(_path(model.path, base), model.reads, model.output),
+        model=replace(model, path=_path(model.path, base, "model.path")),
         data=DataConfig(
-            _path(data.calibration, base),
-            _path(data.validation, base),
-            None if data.test is None else _path(data.test, base),
+            _path(data.calibration, base, "data.calibration"),
+            _path(data.validation, base, "data.validation"),
+            None if data.test is None else _path(data.test, base, "data.test"),
             data.calibration_limit,
         ),
         task=_read(TaskConfig, raw, "task"),
@@ -152,8 +153,14 @@ def parse_config(raw: Mapping[str, Any], base: Path) -> Config:
     )
 
 
-def _path(text: str, base: Path) -> str:
-    return str((base / text).resolve())
+def _path(text: str, base: Path, where: str) -> str:
+    try:
+        path = (base / text).resolve()
+        path.exists()
+    except (OSError, ValueError) as error:  # too long, or a NUL inside
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{where} is {text[:80]!r} ({reason})", "the path of a file") from None
+    return str(path)
 
 
 def _read(kind: type, raw: Mapping[str, Any], name: str) -> Any:
@@ -179,5 +186,5 @@ def platform_options(values: Any, base: Path) -> tuple[str, Mapping[str, Any]]:
         raise UserError(f"platform.name is {name!r}", "the name of a platform family")
     spec = options.get("spec")
     if isinstance(spec, str) and spec.endswith(".toml"):
-        options["spec"] = _path(spec, base)
+        options["spec"] = _path(spec, base, "platform.spec")
     return name, options
