@@ -15,18 +15,18 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from modelflex.calibrate import calibrate
+from modelflex.calibrate import calibrate, check_range
 from modelflex.compress import compress
 from modelflex.core.data import Sequences
 from modelflex.core.fixed import Array
 from modelflex.core.model import Model
 from modelflex.core.platform import Platform
-from modelflex.core.recipe import Recipe
+from modelflex.core.recipe import Recipe, read_config
 from modelflex.core.trial import Trial
 from modelflex.errors import UserError
 from modelflex.evaluate import Metric, make_task
 from modelflex.execute.kernels import HAVE_NATIVE
-from modelflex.export.artefact import save_artefact
+from modelflex.export.artefact import check_replaceable, save_artefact
 from modelflex.importers.data import check_task, load_sequences
 from modelflex.importers.models import load_model
 from modelflex.registry import PLATFORMS
@@ -35,6 +35,7 @@ from modelflex.report.summary import summary
 from modelflex.search.analysis import analyze
 from modelflex.search.config import (
     Config,
+    SearchConfig,
     parse_config,
     platform_options,
     read_objective,
@@ -52,6 +53,8 @@ from modelflex.search.study import Baseline, Limit, Qualities, Step, Study
 from modelflex.search.workers import Workers
 
 Tell = Callable[[Progress], None]
+BEST = "best"
+"""The artefact's folder in an output folder."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +114,7 @@ def paths(folder: Path, study: Study) -> dict[str, str]:
         "config": "config.json",
     }
     if study.best is not None:
-        names["best"] = "best"
+        names["best"] = BEST
     return {name: str(folder / file) for name, file in names.items()}
 
 
@@ -153,6 +156,9 @@ def _prepare(
         )
     if objective.tie_break == "metric" and not kind.name:
         raise UserError("objective.tie_break is 'metric', but the task has none", "'divergence'")
+    for name, data in (("validation", validation), ("test", test)):
+        if data is not None:
+            check_range(data, name)
     recipes = _space(space, model)
     platform: Platform = PLATFORMS.get(target[0]).from_config(target[1])
     stats = calibrate(model, calibration, calibration_limit, seed)
@@ -212,6 +218,8 @@ def search(
     Raises:
         UserError: anything wrong with what was given.
     """
+    values = {"seed": seed, "workers": workers, "exhaustive": exhaustive}
+    read_config(SearchConfig, values, "search")
     table = {"name": platform} if isinstance(platform, str) else platform
     in_process = callable(quality) and getattr(quality, "__qualname__", "<").count("<") > 0
     if callable(quality) and getattr(quality, "__module__", "") == "__main__":
@@ -307,6 +315,9 @@ def _make_folder(folder: Path) -> None:
         raise UserError(
             f"the folder '{folder}' cannot be made ({error})", "a writable folder"
         ) from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"the folder '{folder}' may not be written", "a writable folder")
+    check_replaceable(folder / BEST)  # before the search, not after it
 
 
 def _conclude(setting: _Setting, store: Store, folder: Path | None, pool: Workers | None) -> Result:
@@ -381,7 +392,7 @@ def _test(
 
 def _write(result: Result, folder: Path, raw: Mapping[str, Any]) -> None:
     """Everything but the study's file, each file whole or not at all."""
-    best = folder / "best"
+    best = folder / BEST
     if result.model is not None:
         result.save(best)
     elif (best / "model.json").exists():

@@ -50,7 +50,7 @@ def save_artefact(
     if recipe is not None:
         files[RECIPE_JSON] = _json(recipe.to_json())
     folder = Path(folder).resolve()  # a symbolic link keeps pointing where it points
-    _check_replaceable(folder)
+    check_replaceable(folder)
     try:
         _replace(folder, files)
     except OSError as error:
@@ -80,8 +80,12 @@ def _json(values: Mapping[str, Any]) -> bytes:
     return (text + "\n").encode()
 
 
-def _check_replaceable(folder: Path) -> None:
-    """Refuse to replace anything but an empty folder or an artefact."""
+def check_replaceable(folder: Path) -> None:
+    """Refuse to replace anything but an empty folder or an artefact.
+
+    Raises:
+        UserError: `folder` holds something else.
+    """
     if not folder.exists():
         return
     inside = {entry.name for entry in folder.iterdir()} if folder.is_dir() else {""}
