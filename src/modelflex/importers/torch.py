@@ -7,6 +7,7 @@ they stand; where a cell only ever adds the results of its two weights, their bi
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,8 @@ def read_state_file(path: Path) -> dict[str, Array]:
             "pip install 'modelflex[torch]', or save the weights as safetensors",
         ) from None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of files that are refused below
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # torch.load raises a dozen types on malformed files; each means the same to the user.
         reason = str(error).strip().split("\n")[0].split(". ")[0][:160]
