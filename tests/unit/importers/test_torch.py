@@ -86,8 +86,9 @@ def test_no_head_and_double_precision() -> None:
     gru = nn.GRU(FEATURES, UNITS).double()
     expected = torch_outputs(nn.GRU(FEATURES, UNITS).requires_grad_(False), None, "every").shape
     assert outputs(load_model(gru, reads="every")).shape == expected
+    assert load_model(gru).per_step
     with pytest.raises(UserError, match="no head that could read the last step"):
-        load_model(gru)
+        load_model(gru, reads="last")
 
 
 def state(**changes: Any) -> dict[str, Any]:
