@@ -8,25 +8,32 @@ import torch
 
 import modelflex
 
+rng = np.random.default_rng(0)
+torch.manual_seed(0)
+torch.set_num_threads(1)
 
-def event_f1(outputs: np.ndarray, y: np.ndarray, lengths: np.ndarray) -> float:
-    """F1 of the class "event" over all steps.
+SPACE = [  # left out, the default space is searched
+    {
+        "name": "quantisation",
+        "vary": {"bits": [2, 3, 4, 6, 8], "scales": ["gate", "row"]},
+        "recalibrate": 2,
+        "rules": [
+            {
+                "weights": "*",
+                "format": {"method": "uniform", "bits": "$bits", "scales": "$scales"},
+            }
+        ],
+    }
+]
 
-    Quality is any function of outputs [ΣT, K] (one a sequence: [N, K]), y and lengths [N]. Named as
-    "module:function", worker processes can import it; a lambda works too, in this process.
-    """
-    found = outputs.argmax(axis=1) == 1
-    hits = np.count_nonzero(found & (y == 1))
-    return 2 * hits / max(np.count_nonzero(found) + np.count_nonzero(y), 1)
 
-
-def recordings(count: int, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray]]:
+def recordings(count: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Noise with steps of raised level, as (x [T, 1], y [T]): 1 where the level is raised."""
     data = []
     for _ in range(count):
-        y = np.zeros(int(rng.integers(30, 60)), np.int64)
-        start = int(rng.integers(5, 20))
-        y[start : start + int(rng.integers(5, 20))] = 1
+        y = np.zeros(int(rng.integers(20, 40)), np.int64)
+        start = int(rng.integers(3, 12))
+        y[start : start + int(rng.integers(4, 16))] = 1
         x = 0.8 * y + 0.4 * rng.standard_normal(y.size)
         data.append((x[:, None].astype(np.float32), y))
     return data
@@ -45,30 +52,27 @@ def train(gru: torch.nn.GRU, linear: torch.nn.Linear, data: list, epochs: int = 
             optimizer.step()
 
 
-if __name__ == "__main__":  # worker processes import this file for event_f1
-    rng = np.random.default_rng(0)
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    training, validation = recordings(200, rng), recordings(60, rng)
-    gru, linear = torch.nn.GRU(1, 16), torch.nn.Linear(16, 2)
-    train(gru, linear, training)
+training, validation = recordings(200), recordings(60)
+gru, linear = torch.nn.GRU(1, 16), torch.nn.Linear(16, 2)
+train(gru, linear, training)
 
-    study = modelflex.search(
-        modelflex.load(gru, head=linear, reads="every"),
-        calibration=training[:60],
-        validation=validation,
-        task="per_step",
-        quality="own_quality:event_f1",
-        limits={"max": {"metric_loss": "1 points", "energy_per_step_j": "1 uJ"}},
-        objective={"minimize": "weight_bytes"},
-        out="runs/own_quality",
-    )
-    if study.best is None:
-        raise SystemExit("no recipe is within all limits")
-    summary = study.summary()
-    for name in ("baseline", "best"):
-        found = summary[name]
-        f1, size = found["quality"]["metric"]["value"], found["cost"]["weight_bytes"]
-        print(f"{name:8} F1 {f1:.3f}, weights {size:.0f} B")
-    print("recipe  ", study.best.recipe.label)
-    print("note    ", *study.study.notes)
+study = modelflex.search(
+    modelflex.load(gru, head=linear, reads="every"),
+    calibration=training[:60],
+    validation=validation,
+    task="per_step",
+    quality="quality:event_f1",
+    limits={"max": {"metric_loss": "1 points", "energy_per_step_j": "1 uJ"}},
+    objective={"minimize": "weight_bytes"},
+    space=SPACE,
+    out="runs/own_quality",
+)
+if study.best is None:
+    raise SystemExit("no recipe is within all limits")
+summary = study.summary()
+for name in ("baseline", "best"):
+    found = summary[name]
+    f1, size = found["quality"]["metric"]["value"], found["cost"]["weight_bytes"]
+    print(f"{name:8} F1 {f1:.3f}, weights {size:.0f} B")
+print("recipe  ", study.best.recipe.label)
+print("note    ", *study.study.notes)
