@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import safetensors.numpy
 
 import modelflex
+from modelflex.cli import main
 
 GATES = {"lstm": 4, "gru": 3}
 
@@ -49,6 +51,9 @@ activity = { method = "delta", threshold = 0.1, unit = "std" }
 weights = "*"
 format = { method = "uniform", bits = "$bits" }
 """
+HEAD = TOML[: TOML.index("[[space]]")]
+"""All but the space."""
+RULE = '[[space.rules]]\nweights = "*"\nformat = { method = "uniform", bits = 4 }\n'
 
 
 def write_model(
@@ -122,3 +127,23 @@ def write_project(folder: Path, toml: str = TOML, **network: Any) -> Path:
 def project(tmp_path: Path) -> Path:
     """The configuration of a fresh tiny project."""
     return write_project(tmp_path / "project")
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder without mistakes, and the study of a finished search in it."""
+    config = write_project(
+        tmp_path_factory.mktemp("sound") / "project", HEAD + "[[space]]\n" + RULE
+    )
+    with pytest.raises(SystemExit) as stop:
+        main(["search", str(config), "--out", str(config.parent / "study"), "--json"])
+    assert stop.value.code == 0
+    return config.parent
+
+
+@pytest.fixture
+def folder(sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the sound project, which is also the current folder."""
+    copy = shutil.copytree(sound, tmp_path / "project")
+    monkeypatch.chdir(copy)
+    return copy
