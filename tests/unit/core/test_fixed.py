@@ -15,6 +15,7 @@ from modelflex.core.fixed import (
     FX_ONE,
     MANTISSA_MAX,
     TANH_TABLE,
+    Multiplier,
     Scale,
     as_multiplier,
     from_fx,
@@ -82,11 +83,11 @@ def test_scales_at_powers_of_two() -> None:
 
 @given(st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=6))
 def test_multipliers_are_within_half_a_mantissa(values: list[float]) -> None:
-    multiplier = as_multiplier(np.array(values))
+    found = as_multiplier(np.array(values))
     mantissas, shift = oracle.multiplier([Fraction(v) for v in values])
-    assert (multiplier.mantissa.tolist(), multiplier.shift) == (mantissas, shift)
+    assert (found.mantissa.tolist(), found.shift) == (mantissas, shift)
     top = max(values)
-    best = int(multiplier.mantissa[values.index(top)]) * Fraction(2) ** -multiplier.shift
+    best = int(found.mantissa[values.index(top)]) * Fraction(2) ** -found.shift
     assert abs(best / Fraction(top) - 1) <= Fraction(1, 2**15)
 
 
@@ -94,19 +95,16 @@ def test_multipliers_are_within_half_a_mantissa(values: list[float]) -> None:
 def test_tiny_multipliers_keep_results_within_one_unit(power: int, acc: int) -> None:
     """Below 2^-48 the shift stops at 62; what is lost is below one unit of the result."""
     factor = 1.37 * 2.0**-power
-    multiplier = as_multiplier(np.array([factor]))
-    assert multiplier.shift <= 62
-    found = int(rounding_shift(np.array([acc * int(multiplier.mantissa[0])]), multiplier.shift)[0])
+    found = as_multiplier(np.array([factor]))
+    assert found.shift <= 62
+    found = int(rounding_shift(np.array([acc * int(found.mantissa[0])]), found.shift)[0])
     assert abs(found - Fraction(factor) * acc) <= 1
 
 
 def test_large_multipliers_shift_left() -> None:
-    multiplier = as_multiplier(np.array([2.0**20]))
-    assert multiplier.shift < 0
-    assert (
-        int(rounding_shift(np.array([3 * int(multiplier.mantissa[0])]), multiplier.shift)[0])
-        == 3 * 2**20
-    )
+    found = as_multiplier(np.array([2.0**20]))
+    assert found.shift < 0
+    assert int(rounding_shift(np.array([3 * int(found.mantissa[0])]), found.shift)[0]) == 3 * 2**20
 
 
 ints = st.lists(
@@ -130,6 +128,28 @@ def test_elementwise_kernels_equal_plain_integers(one: list[int], other: list[in
         assert getattr(kernels, name)(x, y).tolist() == getattr(plain, name)(a, b)
     for name in ("tanh", "sigmoid"):
         assert getattr(kernels, name)(x).tolist() == getattr(plain, name)(a)
+
+
+@given(ints, st.integers(1, MANTISSA_MAX), st.integers(-16, 62), st.integers(2, 16))
+def test_quantising_equals_plain_integers(values: list[int], mu: int, s: int, bits: int) -> None:
+    found = kernels.quantize(np.array(values, np.int32), multiplier([mu], s), bits)
+    assert found.tolist() == [oracle.clamp(oracle.rsh(v * mu, s), bits) for v in values]
+
+
+@given(
+    st.lists(st.integers(-(2**46), 2**46), min_size=4, max_size=4),
+    st.lists(st.integers(1, MANTISSA_MAX), min_size=2, max_size=2),
+    st.integers(0, 62),
+)
+def test_rescaling_equals_plain_integers(acc: list[int], mu: list[int], s: int) -> None:
+    """Two rows share a mantissa; sums from floats are the same as from integers."""
+    wanted = [oracle.clamp(oracle.rsh(a * mu[i // 2], s), 32) for i, a in enumerate(acc)]
+    for dtype in (np.int64, np.float64):
+        assert kernels.rescale(np.array([acc], dtype), multiplier(mu, s)).tolist() == [wanted]
+
+
+def multiplier(mantissas: list[int], shift: int) -> Multiplier:
+    return Multiplier(np.array(mantissas, np.int16), shift)
 
 
 def test_nonlinearities_are_near_the_real_ones() -> None:
