@@ -1,0 +1,27 @@
+"""The way of the data: load → calibrate → price → search → pick → test → export → report."""
+
+from __future__ import annotations
+
+from modelflex.pipeline.jobs import (
+    Tell,
+    analyze_model,
+    retarget,
+    run,
+    say_if_slow,
+    search,
+    search_config,
+)
+from modelflex.pipeline.result import Result
+from modelflex.pipeline.setting import versions
+
+__all__ = [
+    "Result",
+    "Tell",
+    "analyze_model",
+    "retarget",
+    "run",
+    "say_if_slow",
+    "search",
+    "search_config",
+    "versions",
+]

@@ -1,0 +1,92 @@
+"""The end of a search: the pick, its test score, and the study for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from modelflex.compress import compress
+from modelflex.core.model import Model
+from modelflex.core.recipe import Recipe
+from modelflex.core.trial import Trial
+from modelflex.pipeline.result import Result
+from modelflex.pipeline.setting import Setting, provenance, versions
+from modelflex.search.analysis import analyze
+from modelflex.search.driver import nearest_misses, pick
+from modelflex.search.problem import run_network, score_network
+from modelflex.search.references import references
+from modelflex.search.steps import make_steps, partial_recipes
+from modelflex.search.store import Store
+from modelflex.search.study import Qualities, Step, Study
+from modelflex.search.workers import Workers
+
+
+def conclude(setting: Setting, store: Store, folder: Path | None, pool: Workers | None) -> Result:
+    """Pick, score test data, and gather the study; `pool` evaluates the steps of the waterfall."""
+    problem, driver = setting.problem, setting.driver
+    trials = driver.trials(problem.seed, versions())
+    best = pick(trials, setting.objective)
+    study = Study(
+        name=problem.model.name,
+        task=problem.task.kind,
+        baseline=setting.baseline,
+        trials=trials,
+        best=None,
+        naive=None,
+        test={},
+        limits=setting.limits,
+        objective=setting.objective.minimize,
+        pareto_slack=setting.objective.pareto_slack,
+        platform=setting.platform.description,
+        analysis=analyze(problem.model, problem.stats),
+        nearest=nearest_misses(trials) if best is None else (),
+        provenance=provenance(setting),
+        references=references(problem.model, best or trials[0], setting.platform),
+        notes=setting.notes,
+    )
+    if best is None or best.evaluation is None:
+        return Result(study, None, folder)
+    model = compress(problem.model, best.recipe, problem.stats).model
+    cost = setting.pricer.cost(best.recipe, best.evaluation.profile)
+    best = replace(best, cost=cost)
+    twin = trials[best.number if best.twin is None else best.twin]
+    study = replace(
+        study,
+        trials=(*trials[: best.number], best, *trials[best.number + 1 :]),
+        best=best,
+        naive=twin,
+        test=_test(setting, store, best, model, twin),
+        steps=() if pool is None else _steps(setting, store, best, pool),
+    )
+    return Result(study, model, folder)
+
+
+def _steps(setting: Setting, store: Store, best: Trial, pool: Workers) -> tuple[Step, ...]:
+    partial = partial_recipes(best.recipe)
+    found = setting.driver.complete(store, [recipe for _, recipe in partial], pool)
+    return make_steps(setting.baseline.cost, partial, found, setting.pricer)
+
+
+def _test(
+    setting: Setting, store: Store, best: Trial, model: Model, twin: Trial
+) -> dict[str, Qualities]:
+    """Test qualities of baseline, pick and naive twin; each scored once and kept in the store."""
+    test, problem = setting.test, setting.problem
+    if test is None:
+        return {}
+    original, _ = run_network(problem.model, test)
+
+    def scored(recipe: Recipe | None, make: Callable[[], Model]) -> Qualities:
+        def fresh() -> Qualities:
+            return score_network(problem, make(), test, None if recipe is None else original)[0]
+
+        return store.test_score(problem.key, test.digest, recipe, fresh)
+
+    return {
+        "baseline": scored(None, lambda: problem.model),
+        "best": scored(best.recipe, lambda: model),
+        "naive": scored(
+            twin.recipe, lambda: compress(problem.model, twin.recipe, problem.stats).model
+        ),
+    }

@@ -1,0 +1,242 @@
+"""What users call: search, retarget, run and analyze, each a short way through the lower floors."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from modelflex.calibrate import calibrate
+from modelflex.core.fixed import Array
+from modelflex.core.model import Model
+from modelflex.core.recipe import read_config
+from modelflex.errors import UserError
+from modelflex.evaluate import Metric
+from modelflex.execute.kernels import HAVE_NATIVE
+from modelflex.importers.data import load_sequences
+from modelflex.importers.models import load_model
+from modelflex.pipeline.conclude import conclude
+from modelflex.pipeline.result import Result, make_folder, write_all
+from modelflex.pipeline.setting import Setting, from_config, prepare
+from modelflex.search.analysis import analyze
+from modelflex.search.config import (
+    Config,
+    SearchConfig,
+    parse_config,
+    platform_options,
+    read_objective,
+    read_toml,
+)
+from modelflex.search.driver import Progress
+from modelflex.search.limits import read_limits
+from modelflex.search.problem import run_network
+from modelflex.search.store import Store
+from modelflex.search.workers import Workers
+
+Tell = Callable[[Progress], None]
+
+
+def search(
+    model: Any,
+    *,
+    calibration: Any,
+    validation: Any,
+    test: Any = None,
+    task: str = "classification",
+    quality: str | Metric | None = None,
+    direction: str | None = None,
+    platform: str | Mapping[str, Any] = "systolic",
+    limits: Mapping[str, Any] | None = None,
+    objective: Mapping[str, Any] | None = None,
+    space: Any = None,
+    seed: int = 0,
+    workers: int = 0,
+    exhaustive: bool = False,
+    calibration_limit: int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    tell: Tell = lambda _: None,
+) -> Result:
+    """Search compressions of a trained recurrent network for a target, without retraining.
+
+    Args:
+        model: a `Model`, or anything that `modelflex.load` reads.
+        calibration, validation, test: anything that `load_sequences` reads: a path of an .npz file,
+            arrays (x [ΣT, F], lengths, y), or an iterable of (x_i [T_i, F], y_i).
+        task: "classification", "per_step", "next_symbol", "regression" or "none" (label-free).
+        quality: the user's own metric (outputs, y, lengths) → float, as "module:function" or as a
+            function; a function that cannot be imported is evaluated in this process.
+        platform: a family's name, or a table {"name": …, options}.
+        limits, objective, space: as in the configuration file; `space` may also be a list of recipes.
+        workers: processes; 0 means one a core.
+        out: folder for the study, artefact and report; the same call continues what it holds.
+        tell: called with the progress.
+
+    Raises:
+        UserError: anything wrong with what was given.
+    """
+    values = {"seed": seed, "workers": workers, "exhaustive": exhaustive}
+    read_config(SearchConfig, values, "search")
+    table = {"name": platform} if isinstance(platform, str) else platform
+    in_process = callable(quality) and getattr(quality, "__qualname__", "<").count("<") > 0
+    if callable(quality) and getattr(quality, "__module__", "") == "__main__":
+        in_process = True
+    with threadpool_limits(1):
+        setting = prepare(
+            model if isinstance(model, Model) else load_model(model),
+            load_sequences(calibration, "calibration"),
+            load_sequences(validation, "validation"),
+            None if test is None else load_sequences(test, "test"),
+            (task, quality, direction),
+            platform_options(table, Path.cwd()),
+            read_limits(limits or {}),
+            read_objective(objective or {}),
+            space,
+            seed,
+            calibration_limit,
+        )
+        if in_process:
+            note = "quality is a function that worker processes cannot import: evaluated in this process"
+            setting = replace(setting, notes=(*setting.notes, note))
+        folder = None if out is None else Path(out)
+        return _run(setting, folder, 1 if in_process else workers, exhaustive, None, tell)
+
+
+def search_config(
+    config: Config,
+    out: Path,
+    *,
+    workers: int | None = None,
+    exhaustive: bool = False,
+    tell: Tell = lambda _: None,
+) -> Result:
+    """Run the search that a configuration describes; see `search`."""
+    with threadpool_limits(1):
+        setting = from_config(config)
+        chosen = config.search.workers if workers is None else workers
+        return _run(setting, out, chosen, exhaustive or config.search.exhaustive, config, tell)
+
+
+def _run(
+    setting: Setting,
+    folder: Path | None,
+    workers: int,
+    exhaustive: bool,
+    config: Config | None,
+    tell: Tell,
+) -> Result:
+    started = time.perf_counter()
+    if folder is not None:
+        make_folder(folder)
+    store = Store(Path(":memory:") if folder is None else folder / "study.sqlite")
+    try:
+        with Workers(setting.problem, workers or os.cpu_count() or 1) as pool:
+            setting.driver.run(store, pool, exhaustive=exhaustive, tell=tell)
+            result = conclude(setting, store, folder, pool)
+        seconds = time.perf_counter() - started
+        study = replace(
+            result.study, provenance={**result.study.provenance, "seconds": round(seconds, 3)}
+        )
+        result = replace(result, study=study)
+        if folder is not None:
+            write_all(result, folder, {} if config is None else config.raw)
+            if config is not None:
+                store.set_note("base", config.base)
+                store.set_note("config", config.raw)
+        return result
+    finally:
+        store.close()
+
+
+def retarget(study: Path, config: Path | None, tell: Tell = lambda _: None) -> Result:
+    """Answer for other limits, another objective or another platform from what was evaluated.
+
+    Args:
+        study: the output folder of a search (or its study.sqlite).
+        config: tables that replace those of the search ([limits], [objective], [platform]).
+
+    Raises:
+        UserError: no study there, or the new tables ask for another model, data, task or space.
+    """
+    file = study if study.suffix == ".sqlite" else study / "study.sqlite"
+    if not file.is_file():
+        raise UserError(f"there is no study at '{file}'", "the output folder of `modelflex search`")
+    store = Store(file)
+    try:
+        raw = store.note("config")
+        if not raw:
+            raise UserError(
+                f"'{file}' holds no finished search of a configuration file",
+                "a study that `modelflex search FILE` finished",
+                "from Python, call search again with the same out",
+            )
+        merged = _changed(parse_config(raw, Path(store.note("base"))), config)
+        with threadpool_limits(1):
+            setting = from_config(merged)
+            missing = setting.driver.reuse(store)
+            result = conclude(setting, store, None, None)
+        tell(Progress(len(setting.driver.evaluations), len(setting.driver.evaluations), None))
+        return replace(result, missing=missing)
+    finally:
+        store.close()
+
+
+_FIXED = ("model", "data", "task", "search", "space")
+
+
+def _changed(before: Config, path: Path | None) -> Config:
+    """The configuration with the limits, objective and platform of another file."""
+    if path is None:
+        return before
+    tables = read_toml(path)
+    for name, value in tables.items():
+        if name in _FIXED and value != before.raw.get(name):
+            raise UserError(
+                f"[{name}] of '{path}' differs from the search's",
+                "other [limits], [objective] or [platform] only",
+                "run `modelflex search` for another model, data, task or space",
+            )
+    after = parse_config({**before.raw, **tables}, path.resolve().parent)
+    return replace(
+        before,
+        limits=after.limits,
+        objective=after.objective,
+        platform=after.platform if "platform" in tables else before.platform,
+    )
+
+
+def run(model: Any, sequences: Any) -> Array:
+    """Run a network on new sequences: an uncompressed one in floats, a compressed one in exactly
+    the integers that ship.
+
+    Args:
+        model: a `Model`, or anything that `modelflex.load` reads, such as the folder of an artefact.
+        sequences: anything that `load_sequences` reads; targets are not used.
+
+    Returns:
+        float64 [N, K], an output a sequence, or [ΣT, K] where the model has one at every step.
+
+    Raises:
+        UserError: anything wrong with what was given.
+    """
+    with threadpool_limits(1):
+        loaded = model if isinstance(model, Model) else load_model(model)
+        return run_network(loaded, load_sequences(sequences, "sequences"))[0]
+
+
+def analyze_model(path: Path, data: Path | None) -> dict[str, Any]:
+    """What `modelflex analyze` shows; see `search.analysis.analyze`."""
+    model = load_model(path)
+    with threadpool_limits(1):
+        stats = None if data is None else calibrate(model, load_sequences(data))
+        return analyze(model, stats)
+
+
+def say_if_slow(say: Callable[[str], None]) -> None:
+    """Tell the user when the native kernels are missing."""
+    if not HAVE_NATIVE:
+        say("ModelFlex was installed without a C compiler: running in pure Python, slower.")

@@ -1,0 +1,128 @@
+"""What a search gives, and how it is written into a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modelflex.core.model import Model
+from modelflex.core.trial import Trial
+from modelflex.errors import UserError
+from modelflex.export.artefact import check_replaceable, save_artefact
+from modelflex.report import write_report
+from modelflex.report.summary import summary
+from modelflex.search.study import Study
+
+BEST = "best"
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a search gives.
+
+    Attributes:
+        study: all trials, figures and assumptions.
+        model: the compressed network of the pick, or None when no recipe is within all limits.
+        folder: where everything was written, or None.
+        missing: candidates that fit the hardware limits but were never evaluated (after `retarget`).
+    """
+
+    study: Study
+    model: Model | None
+    folder: Path | None
+    missing: int = 0
+
+    @property
+    def best(self) -> Trial | None:
+        """The pick."""
+        return self.study.best
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """All trials, in the order of the space."""
+        return self.study.trials
+
+    def report(self, path: str | os.PathLike[str]) -> Path:
+        """Write the report, one offline HTML page."""
+        write_report(self.study, Path(path))
+        return Path(path)
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the compressed model with its recipe and provenance.
+
+        Raises:
+            UserError: there is none, because no recipe is within all limits.
+        """
+        if self.model is None or self.study.best is None:
+            raise UserError("no recipe is within all limits", "a pick to save", "relax a limit")
+        recipe, provenance = self.study.best.recipe, self.study.provenance
+        save_artefact(self.model, Path(folder), recipe=recipe, provenance=provenance)
+        return Path(folder)
+
+    def summary(self) -> dict[str, Any]:
+        """The JSON object that `modelflex search --json` prints."""
+        return summary(self.study, {} if self.folder is None else paths(self.folder, self.study))
+
+
+def paths(folder: Path, study: Study) -> dict[str, str]:
+    """Name → what is written into an output folder."""
+    names = {
+        "study": "study.sqlite",
+        "report": "report.html",
+        "summary": "summary.json",
+        "config": "config.json",
+    }
+    if study.best is not None:
+        names["best"] = BEST
+    return {name: str(folder / file) for name, file in names.items()}
+
+
+def make_folder(folder: Path) -> None:
+    """Make the output folder, and check that it can be written.
+
+    Raises:
+        UserError: it cannot, or something else stands there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"the folder '{folder}' cannot be made ({error})", "a writable folder"
+        ) from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"the folder '{folder}' may not be written", "a writable folder")
+    check_replaceable(folder / BEST)  # before the search, not after it
+
+
+def write_all(result: Result, folder: Path, raw: Mapping[str, Any]) -> None:
+    """Everything but the study's file, each file whole or not at all."""
+    best = folder / BEST
+    if result.model is not None:
+        result.save(best)
+    elif (best / "model.json").exists():
+        shutil.rmtree(best)  # the pick of earlier limits
+    _write_json(folder / "config.json", resolved(result.study, raw))
+    result.report(folder / "report.html")
+    _write_json(folder / "summary.json", result.summary())
+
+
+def _write_json(path: Path, values: Any) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(values, indent=1, sort_keys=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def resolved(study: Study, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration as it was understood: limits in SI units, defaults filled in."""
+    return {
+        **raw,
+        "limits": [{"field": x.field, "kind": x.kind, "value": x.value} for x in study.limits],
+        "objective": {"minimize": study.objective, "pareto_slack": study.pareto_slack},
+        "platform_assumptions": study.platform,
+        "seed": study.provenance["seed"],
+    }

@@ -1,0 +1,144 @@
+"""A search made ready: everything loaded, checked and priced."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from modelflex.calibrate import calibrate, check_range
+from modelflex.core.data import Sequences
+from modelflex.core.model import Model
+from modelflex.core.platform import Platform
+from modelflex.core.recipe import Recipe
+from modelflex.errors import UserError
+from modelflex.evaluate import Metric, make_task
+from modelflex.importers.data import check_task, load_sequences
+from modelflex.importers.models import load_model
+from modelflex.registry import PLATFORMS
+from modelflex.search.config import (
+    Config,
+)
+from modelflex.search.driver import Driver
+from modelflex.search.limits import Objective
+from modelflex.search.pricing import Pricer, baseline_cost
+from modelflex.search.problem import ARITHMETIC, Problem, model_digest, run_network, score_network
+from modelflex.search.space import SpaceRecipe, default_grids, read_space
+from modelflex.search.study import Baseline, Limit
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """A search made ready: everything loaded, checked and priced."""
+
+    problem: Problem
+    driver: Driver
+    pricer: Pricer
+    platform: Platform
+    baseline: Baseline
+    test: Sequences | None
+    limits: tuple[Limit, ...]
+    objective: Objective
+    notes: tuple[str, ...]
+
+
+def prepare(
+    model: Model,
+    calibration: Sequences,
+    validation: Sequences,
+    test: Sequences | None,
+    task: tuple[str, str | Metric | None, str | None],
+    target: tuple[str, Mapping[str, Any]],
+    limits: tuple[Limit, ...],
+    objective: Objective,
+    space: Any,
+    seed: int,
+    calibration_limit: int | None,
+) -> Setting:
+    """Check that everything fits together, calibrate, run the baseline and price the space.
+
+    Args:
+        task: kind, quality and direction, for `make_task`.
+        target: family and options of the platform.
+
+    Raises:
+        UserError: anything that does not fit.
+    """
+    kind = make_task(*task)
+    validation = check_task(validation, model, kind.kind, "validation")
+    if test is not None:
+        test = check_task(test, model, kind.kind, "test")
+    if any(limit.field.startswith("metric") for limit in limits) and not kind.name:
+        raise UserError(
+            "a limit on the metric is set, but the task has none", "a limit on divergence"
+        )
+    if objective.tie_break == "metric" and not kind.name:
+        raise UserError("objective.tie_break is 'metric', but the task has none", "'divergence'")
+    for name, data in (("validation", validation), ("test", test)):
+        if data is not None:
+            check_range(data, name)
+    recipes = _space(space, model)
+    platform: Platform = PLATFORMS.get(target[0]).from_config(target[1])
+    stats = calibrate(model, calibration, calibration_limit, seed)
+    original, profile = run_network(model, validation)
+    problem = Problem(model, stats, validation, original, kind, seed)
+    found, _ = score_network(problem, model, validation, None)
+    baseline = Baseline(found, baseline_cost(model, profile, platform))
+    pricer = Pricer(model, stats, platform, validation.mean_length)
+    driver = Driver(problem, pricer, recipes, limits, objective, found)
+    notes = () if kind.metric is None else (f"quality is the user's own function '{kind.name}'",)
+    return Setting(problem, driver, pricer, platform, baseline, test, limits, objective, notes)
+
+
+def _space(space: Any, model: Model) -> list[SpaceRecipe]:
+    if isinstance(space, (list, tuple)) and space and all(isinstance(r, Recipe) for r in space):
+        return [SpaceRecipe(r, "given") for r in {r.key: r for r in space}.values()]
+    return read_space(
+        default_grids({n: w.shape for n, w in model.weights.items()}) if space is None else space
+    )
+
+
+def from_config(config: Config) -> Setting:
+    """Load what a configuration names and make its search ready."""
+    data = config.data
+    return prepare(
+        load_model(config.model.path, reads=config.model.reads, output=config.model.output),
+        load_sequences(data.calibration, "data.calibration"),
+        load_sequences(data.validation, "data.validation"),
+        None if data.test is None else load_sequences(data.test, "data.test"),
+        (config.task.kind, config.task.quality, config.task.direction),
+        config.platform,
+        config.limits,
+        config.objective,
+        config.space,
+        config.search.seed,
+        data.calibration_limit,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions that results hang on."""
+    return {
+        "modelflex": version("modelflex"),
+        "arithmetic": ARITHMETIC,
+        "numpy": version("numpy"),
+        "python": ".".join(map(str, sys.version_info[:3])),
+    }
+
+
+def provenance(setting: Setting) -> dict[str, Any]:
+    """What the result hangs on: versions, seed, digests of model and data."""
+    problem, test = setting.problem, setting.test
+    return {
+        "versions": versions(),
+        "seed": problem.seed,
+        "model_sha256": model_digest(problem.model),
+        "calibration_sha256": problem.stats.sequences.digest,
+        "validation_sha256": problem.validation.digest,
+        "test_sha256": None if test is None else test.digest,
+        "calibration_sequences": problem.stats.sequences.count,
+        "validation_sequences": problem.validation.count,
+        "test_sequences": None if test is None else test.count,
+    }
