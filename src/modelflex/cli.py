@@ -164,7 +164,7 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Why a recipe was picked, not picked, rejected or skipped."""
-    result = pipeline.retarget(study, None)
+    result = pipeline.retarget(study, None, scored=False)
     if as_json:
         print(json.dumps(strict_json(explain_json(result.study, trial)), indent=1))
     else:

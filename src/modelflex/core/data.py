@@ -49,6 +49,12 @@ class Sequences:
         return Sequences(self.x[rows], self.lengths[indices], y)
 
     @property
+    def digests(self) -> list[bytes]:
+        """SHA-256 of every recording's inputs, to find one in other data."""
+        pieces = np.split(self.x, np.cumsum(self.lengths)[:-1])
+        return [hashlib.sha256(np.ascontiguousarray(p).tobytes()).digest() for p in pieces]
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the content."""
         sha = hashlib.sha256()

@@ -98,6 +98,16 @@ class ProductTable:
         low = {"density": self["density_low"], "active": self["active_low"]}
         return replace(self, columns={**self.columns, **low})
 
+    def pessimistic(self) -> ProductTable:
+        """The same rows at the high end of their density intervals."""
+        high = {"density": self["density_high"], "active": self["active_high"]}
+        return replace(self, columns={**self.columns, **high})
+
+    def with_everything_sent(self) -> ProductTable:
+        """The same rows in a step in which every input is active."""
+        ones = np.ones(self.rows)
+        return replace(self, columns={**self.columns, "density": ones, "active": ones})
+
     def per_choice(self, column: Array) -> Array:
         """Sum a column [rows] over the rows of every choice: [choices]."""
         # Each on its own: a running sum would let the rounding hang on the other choices.

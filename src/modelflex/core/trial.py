@@ -63,7 +63,8 @@ class Trial:
     Attributes:
         number: position in the enumeration of the space (twins that are not in the space come after).
         status: "feasible", "infeasible" (evaluated, misses a limit), "rejected" (misses a hardware
-            limit even optimistically, not evaluated) or "skipped" (could no longer matter).
+            limit even optimistically, not evaluated), "skipped" (not evaluated: could no longer
+            matter) or "missing" (not evaluated, but could matter: after `retarget` only).
         role: "candidate", or "twin" for a naive twin evaluated beside its data-aware recipe.
         twin: number of the naive twin's trial, if it is another recipe.
         cost: with measured densities once evaluated, expected ones before.

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from modelflex.compress import compress
 from modelflex.core.model import Model
 from modelflex.core.recipe import Recipe
 from modelflex.core.trial import Trial
+from modelflex.errors import UserError
 from modelflex.pipeline.result import Result
 from modelflex.pipeline.setting import Setting, provenance, versions
 from modelflex.search.analysis import analyze
 from modelflex.search.driver import nearest_misses, pick
-from modelflex.search.problem import run_network, score_network
+from modelflex.search.problem import Problem, run_network, score_network
 from modelflex.search.references import references
 from modelflex.search.steps import make_steps, partial_recipes
 from modelflex.search.store import Store
@@ -22,7 +22,7 @@ from modelflex.search.study import Qualities, Step, Study
 from modelflex.search.workers import Workers
 
 
-def conclude(setting: Setting, store: Store, folder: Path | None, pool: Workers | None) -> Result:
+def conclude(setting: Setting, store: Store, pool: Workers | None) -> Result:
     """Pick, score test data, and gather the study; `pool` evaluates the steps of the waterfall."""
     problem, driver = setting.problem, setting.driver
     trials = driver.trials(problem.seed, versions())
@@ -46,8 +46,8 @@ def conclude(setting: Setting, store: Store, folder: Path | None, pool: Workers 
         notes=setting.notes,
     )
     if best is None or best.evaluation is None:
-        return Result(study, None, folder)
-    model = compress(problem.model, best.recipe, problem.stats).model
+        return Result(study, None, None)
+    model = _rebuilt(problem, best)
     cost = setting.pricer.cost(best.recipe, best.evaluation.profile)
     best = replace(best, cost=cost)
     twin = trials[best.number if best.twin is None else best.twin]
@@ -59,7 +59,28 @@ def conclude(setting: Setting, store: Store, folder: Path | None, pool: Workers 
         test=_test(setting, store, best, model, twin),
         steps=() if pool is None else _steps(setting, store, best, pool),
     )
-    return Result(study, model, folder)
+    return Result(study, model, None)
+
+
+def _rebuilt(problem: Problem, best: Trial) -> Model:
+    """The pick's network, compressed again and proven to be the one that was evaluated.
+
+    Raises:
+        UserError: its outputs on validation data differ from the stored evaluation's.
+    """
+    model = compress(problem.model, best.recipe, problem.stats).model
+    quality, profile = score_network(problem, model, problem.validation, problem.original)
+    found = {name: q.to_json() for name, q in quality.items()}
+    if best.evaluation is None or (found, profile) != (
+        {name: q.to_json() for name, q in best.evaluation.quality.items()},
+        best.evaluation.profile,
+    ):
+        raise UserError(
+            f"trial {best.number}, rebuilt here, differs from its stored evaluation",
+            "the machine and libraries that evaluated it",
+            "search again into another folder",
+        )
+    return model
 
 
 def _steps(setting: Setting, store: Store, best: Trial, pool: Workers) -> tuple[Step, ...]:

@@ -21,7 +21,7 @@ from modelflex.execute.kernels import HAVE_NATIVE
 from modelflex.importers.data import load_sequences
 from modelflex.importers.models import load_model
 from modelflex.pipeline.conclude import conclude
-from modelflex.pipeline.result import Result, make_folder, write_all
+from modelflex.pipeline.result import STUDY, Result, locked, make_folder, write_all
 from modelflex.pipeline.setting import Setting, from_config, prepare
 from modelflex.search.analysis import analyze
 from modelflex.search.config import (
@@ -36,7 +36,7 @@ from modelflex.search.driver import Progress
 from modelflex.search.limits import read_limits
 from modelflex.search.problem import run_network
 from modelflex.search.store import Store
-from modelflex.search.workers import Workers
+from modelflex.search.workers import Workers, can_spawn
 
 Tell = Callable[[Progress], None]
 
@@ -82,9 +82,6 @@ def search(
     values = {"seed": seed, "workers": workers, "exhaustive": exhaustive}
     read_config(SearchConfig, values, "search")
     table = {"name": platform} if isinstance(platform, str) else platform
-    in_process = callable(quality) and getattr(quality, "__qualname__", "<").count("<") > 0
-    if callable(quality) and getattr(quality, "__module__", "") == "__main__":
-        in_process = True
     with threadpool_limits(1):
         setting = prepare(
             model if isinstance(model, Model) else load_model(model),
@@ -99,11 +96,7 @@ def search(
             seed,
             calibration_limit,
         )
-        if in_process:
-            note = "quality is a function that worker processes cannot import: evaluated in this process"
-            setting = replace(setting, notes=(*setting.notes, note))
-        folder = None if out is None else Path(out)
-        return _run(setting, folder, 1 if in_process else workers, exhaustive, None, tell)
+        return _run(setting, None if out is None else Path(out), workers, exhaustive, None, tell)
 
 
 def search_config(
@@ -129,58 +122,81 @@ def _run(
     config: Config | None,
     tell: Tell,
 ) -> Result:
-    started = time.perf_counter()
-    if folder is not None:
-        make_folder(folder)
-    store = Store(Path(":memory:") if folder is None else folder / "study.sqlite")
-    try:
-        with Workers(setting.problem, workers or os.cpu_count() or 1) as pool:
-            setting.driver.run(store, pool, exhaustive=exhaustive, tell=tell)
-            result = conclude(setting, store, folder, pool)
-        seconds = time.perf_counter() - started
-        study = replace(
-            result.study, provenance={**result.study.provenance, "seconds": round(seconds, 3)}
+    processes = workers or os.cpu_count() or 1
+    if processes > 1 and not can_spawn(setting.problem, [s.recipe for s in setting.driver.space]):
+        note = (
+            "the quality function or a plug-in cannot be imported by worker processes (it lives in the "
+            "script that runs, or inside a function): evaluated in this process"
         )
-        result = replace(result, study=study)
-        if folder is not None:
-            write_all(result, folder, {} if config is None else config.raw)
-            if config is not None:
-                store.set_note("base", config.base)
-                store.set_note("config", config.raw)
+        setting, processes = replace(setting, notes=(*setting.notes, note)), 1
+    if folder is None:
+        return _search(setting, Path(":memory:"), processes, exhaustive, tell, None)
+    make_folder(folder)
+    with locked(folder):
+        result = _search(setting, folder / STUDY, processes, exhaustive, tell, config)
+        result = replace(result, folder=folder)
+        write_all(result, folder, {} if config is None else config.raw)
         return result
+
+
+def _search(
+    setting: Setting,
+    file: Path,
+    processes: int,
+    exhaustive: bool,
+    tell: Tell,
+    config: Config | None,
+) -> Result:
+    """Evaluate what can matter, conclude, and keep in the store what `retarget` needs."""
+    started = time.perf_counter()
+    store = Store(file)
+    try:
+        with Workers(setting.problem, processes) as pool:
+            setting.driver.run(store, pool, exhaustive=exhaustive, tell=tell)
+            result = conclude(setting, store, pool)
+        if config is not None:
+            store.set_note("base", config.base)
+            store.set_note("config", config.raw)
+            known = {"problem": setting.problem.key, "densities": setting.pricer.densities}
+            store.set_note("pricing", known)
     finally:
         store.close()
+    seconds = round(time.perf_counter() - started, 3)
+    provenance = {**result.study.provenance, "seconds": seconds}
+    return replace(result, study=replace(result.study, provenance=provenance))
 
 
-def retarget(study: Path, config: Path | None, tell: Tell = lambda _: None) -> Result:
+def retarget(study: Path, config: Path | None, *, scored: bool = True) -> Result:
     """Answer for other limits, another objective or another platform from what was evaluated.
 
     Args:
         study: the output folder of a search (or its study.sqlite).
         config: tables that replace those of the search ([limits], [objective], [platform]).
+        scored: whether the pick's test score belongs to the answer.
 
     Raises:
-        UserError: no study there, or the new tables ask for another model, data, task or space.
+        UserError: no study there, the model or data have changed since, or the new tables ask for
+            another model, data, task or space.
     """
-    file = study if study.suffix == ".sqlite" else study / "study.sqlite"
+    file = study if study.suffix == ".sqlite" else study / STUDY
     if not file.is_file():
         raise UserError(f"there is no study at '{file}'", "the output folder of `modelflex search`")
     store = Store(file)
     try:
-        raw = store.note("config")
-        if not raw:
+        raw, known = store.note("config"), store.note("pricing")
+        if not raw or not known:
             raise UserError(
                 f"'{file}' holds no finished search of a configuration file",
                 "a study that `modelflex search FILE` finished",
                 "from Python, call search again with the same out",
             )
         merged = _changed(parse_config(raw, Path(store.note("base"))), config)
+        if not scored:
+            merged = replace(merged, data=replace(merged.data, test=None))
         with threadpool_limits(1):
-            setting = from_config(merged)
-            missing = setting.driver.reuse(store)
-            result = conclude(setting, store, None, None)
-        tell(Progress(len(setting.driver.evaluations), len(setting.driver.evaluations), None))
-        return replace(result, missing=missing)
+            setting = from_config(merged, known)
+            setting.driver.reuse(store)
+            return conclude(setting, store, None)
     finally:
         store.close()
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,12 @@ from modelflex.report import write_report
 from modelflex.report.summary import summary
 from modelflex.search.study import Study
 
-BEST = "best"
+if sys.platform != "win32":
+    import fcntl
+
+BEST, STUDY = "best", "study.sqlite"
+FILES = {"report": "report.html", "summary": "summary.json", "config": "config.json"}
+"""What is written beside the study."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,18 +36,21 @@ class Result:
         study: all trials, figures and assumptions.
         model: the compressed network of the pick, or None when no recipe is within all limits.
         folder: where everything was written, or None.
-        missing: candidates that fit the hardware limits but were never evaluated (after `retarget`).
     """
 
     study: Study
     model: Model | None
     folder: Path | None
-    missing: int = 0
 
     @property
     def best(self) -> Trial | None:
         """The pick."""
         return self.study.best
+
+    @property
+    def missing(self) -> int:
+        """Candidates that could matter but were never evaluated (after `retarget` only)."""
+        return sum(trial.status == "missing" for trial in self.study.trials)
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -71,12 +81,7 @@ class Result:
 
 def paths(folder: Path, study: Study) -> dict[str, str]:
     """Name → what is written into an output folder."""
-    names = {
-        "study": "study.sqlite",
-        "report": "report.html",
-        "summary": "summary.json",
-        "config": "config.json",
-    }
+    names = {"study": STUDY, **FILES}
     if study.best is not None:
         names["best"] = BEST
     return {name: str(folder / file) for name, file in names.items()}
@@ -96,7 +101,41 @@ def make_folder(folder: Path) -> None:
         ) from None
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"the folder '{folder}' may not be written", "a writable folder")
+    if not (folder / STUDY).exists():
+        for name in FILES.values():
+            if (folder / name).exists():
+                raise UserError(
+                    f"'{folder / name}' exists, but there is no study beside it",
+                    "an empty folder, or the output folder of an earlier search",
+                    "name another --out",
+                )
     check_replaceable(folder / BEST)  # before the search, not after it
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder for one search; the lock ends with the process, however it ends.
+
+    Raises:
+        UserError: another search holds it.
+    """
+    if sys.platform == "win32":  # no such locks there
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise UserError(
+            f"another search is running in '{folder}'",
+            "one at a time",
+            "wait for it, or name another --out",
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_all(result: Result, folder: Path, raw: Mapping[str, Any]) -> None:
@@ -106,9 +145,9 @@ def write_all(result: Result, folder: Path, raw: Mapping[str, Any]) -> None:
         result.save(best)
     elif (best / "model.json").exists():
         shutil.rmtree(best)  # the pick of earlier limits
-    _write_json(folder / "config.json", resolved(result.study, raw))
-    result.report(folder / "report.html")
-    _write_json(folder / "summary.json", result.summary())
+    _write_json(folder / FILES["config"], resolved(result.study, raw))
+    result.report(folder / FILES["report"])
+    _write_json(folder / FILES["summary"], result.summary())
 
 
 def _write_json(path: Path, values: Any) -> None:

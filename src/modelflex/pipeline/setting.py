@@ -14,7 +14,8 @@ from modelflex.core.model import Model
 from modelflex.core.platform import Platform
 from modelflex.core.recipe import Recipe
 from modelflex.errors import UserError
-from modelflex.evaluate import Metric, make_task
+from modelflex.evaluate import Metric, Task, make_task
+from modelflex.execute.kernels import HAVE_NATIVE
 from modelflex.importers.data import check_task, load_sequences
 from modelflex.importers.models import load_model
 from modelflex.registry import PLATFORMS
@@ -56,12 +57,14 @@ def prepare(
     space: Any,
     seed: int,
     calibration_limit: int | None,
+    known: Mapping[str, Any] | None = None,
 ) -> Setting:
     """Check that everything fits together, calibrate, run the baseline and price the space.
 
     Args:
         task: kind, quality and direction, for `make_task`.
         target: family and options of the platform.
+        known: the key of the problem and the densities that an earlier search of it stored.
 
     Raises:
         UserError: anything that does not fit.
@@ -84,12 +87,52 @@ def prepare(
     stats = calibrate(model, calibration, calibration_limit, seed)
     original, profile = run_network(model, validation)
     problem = Problem(model, stats, validation, original, kind, seed)
+    if known is not None and known["problem"] != problem.key:
+        raise UserError(
+            "the model, data, quality function or versions have changed since the search",
+            "those that it evaluated",
+            "run `modelflex search` again",
+        )
     found, _ = score_network(problem, model, validation, None)
     baseline = Baseline(found, baseline_cost(model, profile, platform))
-    pricer = Pricer(model, stats, platform, validation.mean_length)
+    densities = None if known is None else known["densities"]
+    pricer = Pricer(model, stats, platform, validation.mean_length, densities)
     driver = Driver(problem, pricer, recipes, limits, objective, found)
-    notes = () if kind.metric is None else (f"quality is the user's own function '{kind.name}'",)
+    notes = _notes(kind, _shared(calibration, validation, test))
     return Setting(problem, driver, pricer, platform, baseline, test, limits, objective, notes)
+
+
+def _shared(calibration: Sequences, validation: Sequences, test: Sequences | None) -> int:
+    """How many calibration sequences also are validation or test sequences.
+
+    Raises:
+        UserError: validation and test data share sequences: the choice would see the test.
+    """
+    held_out = set(validation.digests)
+    if test is not None:
+        both = len(held_out.intersection(test.digests))
+        if both:
+            raise UserError(
+                f"{both} sequences are in the validation and in the test data",
+                "test data that the choice does not see",
+                "hold out other sequences",
+            )
+        held_out.update(test.digests)
+    return len(held_out.intersection(calibration.digests))
+
+
+def _notes(task: Task, shared: int) -> tuple[str, ...]:
+    """What the user should know of how the search is run."""
+    notes = []
+    if task.metric is not None:
+        notes.append(f"quality is the user's own function '{task.name}'")
+    if shared:
+        notes.append(
+            f"{shared} calibration sequences are validation or test sequences too: quality is flattered"
+        )
+    if not HAVE_NATIVE:
+        notes.append("installed without native kernels: run in pure Python, slower")
+    return tuple(notes)
 
 
 def _space(space: Any, model: Model) -> list[SpaceRecipe]:
@@ -100,7 +143,7 @@ def _space(space: Any, model: Model) -> list[SpaceRecipe]:
     )
 
 
-def from_config(config: Config) -> Setting:
+def from_config(config: Config, known: Mapping[str, Any] | None = None) -> Setting:
     """Load what a configuration names and make its search ready."""
     data = config.data
     return prepare(
@@ -115,6 +158,7 @@ def from_config(config: Config) -> Setting:
         config.space,
         config.search.seed,
         data.calibration_limit,
+        known,
     )
 
 

@@ -46,6 +46,11 @@ def reason(study: Study, trial: Trial) -> str:
         return f"Rejected without evaluation, at the lowest density it may have: {missed}."
     if trial.status == "infeasible":
         return f"Evaluated and found outside the limits: {_missed(study, trial)}."
+    if trial.status == "missing":
+        return (
+            "Not evaluated: the search could skip it, but under these limits it could matter; "
+            "`modelflex search` with this configuration evaluates it."
+        )
     own = show_cost(name, getattr(trial.cost, name))
     theirs = "—" if best is None else show_cost(name, getattr(best.cost, name))
     if trial.status == "skipped":

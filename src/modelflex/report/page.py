@@ -150,6 +150,6 @@ def _counts(study: Study) -> dict[str, int]:
     space = [t for t in study.trials if t.role == "candidate"]
     twins = [t for t in study.trials if t.role == "twin" and t.evaluation is not None]
     out = {"recipes": len(space), "twins": len(twins)}
-    for status in ("feasible", "infeasible", "rejected", "skipped"):
+    for status in ("feasible", "infeasible", "rejected", "skipped", "missing"):
         out[status] = sum(t.status == status for t in space)
     return out

@@ -103,6 +103,7 @@ def _counts(study: Study) -> dict[str, int]:
         "feasible_cost": sum(trial.status != "rejected" for trial in space),
         "evaluated": sum(trial.evaluation is not None for trial in space),
         "feasible": sum(trial.status == "feasible" for trial in space),
+        "missing": sum(trial.status == "missing" for trial in space),
         "twins_evaluated": sum(
             trial.role == "twin" and trial.evaluation is not None for trial in study.trials
         ),

@@ -15,9 +15,10 @@ from modelflex.core.recipe import Recipe
 from modelflex.core.trial import Evaluation, Trial, Violation
 from modelflex.search.limits import (
     Objective,
-    cost_misses,
     cost_violations,
+    optimistic_values,
     quality_violations,
+    rejections,
 )
 from modelflex.search.pricing import Pricer, Totals
 from modelflex.search.problem import Problem
@@ -59,9 +60,12 @@ class Driver:
     ) -> None:
         self.problem, self.pricer, self.space = problem, pricer, space
         self.limits, self.objective, self.baseline = limits, objective, baseline
-        self.expected, self.optimistic = pricer.price([s.recipe for s in space])
-        missed = cost_misses(limits, self.optimistic)
-        self.rejected = {int(i) for i in np.flatnonzero(missed)}
+        self.expected, low, high = pricer.price([s.recipe for s in space])
+        self.lowest = optimistic_values(low, high, "max")[objective.minimize]
+        """The least objective that each candidate may reach, [recipes]."""
+        self.rejected = rejections(limits, low, high)
+        self.bound = math.inf
+        """The objective beyond which candidates can no longer matter."""
         self.evaluations: dict[str, Evaluation] = {}
 
     # --- evaluation ------------------------------------------------------------------------------
@@ -76,10 +80,9 @@ class Driver:
         """Evaluate cheapest first until no candidate left can matter; all that fit, if `exhaustive`."""
         key = self.problem.key
         known = store.evaluations(key)
-        wanted = self.optimistic[self.objective.minimize]
         order = [
             int(i)
-            for i in np.lexsort((np.arange(len(self.space)), wanted))
+            for i in np.lexsort((np.arange(len(self.space)), self.lowest))
             if i not in self.rejected
         ]
         done = 0
@@ -92,11 +95,10 @@ class Driver:
             done += 1
             tell(Progress(done, total, best))
 
-        total, best, bound = len(order) + len(self._twins(order)), None, math.inf
-        for start in range(0, len(order), BATCH):
-            batch = [i for i in order[start : start + BATCH] if exhaustive or wanted[i] <= bound]
-            if not batch:
-                break
+        best = None
+        total = len(order) + len(self._twins(order))
+        while batch := order[:BATCH]:
+            order = order[BATCH:]
             recipes = [self.space[i].recipe for i in batch] + self._twins(batch)
             recipes = [r for r in recipes if r.key not in self.evaluations]
             todo = []
@@ -107,21 +109,25 @@ class Driver:
                 else:
                     finished(recipe, found, fresh=False)
             workers.evaluate(todo, lambda i, e, todo=todo: finished(todo[i], e, True))  # type: ignore[misc]
-            best, bound = self._best_so_far()
+            best = self._best_so_far()
+            if not exhaustive:
+                order = [i for i in order if self.lowest[i] <= self.bound]
+            coming = {
+                r.key for i in order for r in (self.space[i].recipe, self.space[i].recipe.naive)
+            }
+            total = done + len(coming - set(self.evaluations))
         tell(Progress(done, done, best))
 
-    def reuse(self, store: Store) -> int:
-        """Take what is already evaluated; returns how many candidates that fit are missing."""
+    def reuse(self, store: Store) -> None:
+        """Take what is already evaluated, and nothing else."""
         key = self.problem.key
         known = store.evaluations(key)
-        missing = 0
-        for i, entry in enumerate(self.space):
+        for entry in self.space:
             for recipe in (entry.recipe, entry.recipe.naive):
                 found = known.get(evaluation_key(key, recipe))
                 if found is not None:
                     self.evaluations[recipe.key] = found
-            missing += i not in self.rejected and entry.recipe.key not in self.evaluations
-        return missing
+        self._best_so_far()
 
     def complete(
         self, store: Store, recipes: Sequence[Recipe], workers: Workers
@@ -149,10 +155,8 @@ class Driver:
                 twins.setdefault(twin.key, twin)
         return list(twins.values())
 
-    def _best_so_far(self) -> tuple[tuple[float, float] | None, float]:
-        """(objective, divergence) of the best feasible candidate, and the objective beyond which
-        others cannot matter.
-        """
+    def _best_so_far(self) -> tuple[float, float] | None:
+        """(objective, divergence) of the best feasible candidate; sets `bound` by it."""
         evaluated = [i for i, s in enumerate(self.space) if s.recipe.key in self.evaluations]
         costs = self._measured_totals(evaluated)
         found = []
@@ -163,9 +167,10 @@ class Driver:
                 value = float(costs[self.objective.minimize][row])
                 found.append((value, evaluation.quality["divergence"].value))
         if not found:
-            return None, math.inf
+            return None
         best = min(found)
-        return best, best[0] * (1 + self.objective.pareto_slack)
+        self.bound = best[0] * (1 + self.objective.pareto_slack)
+        return best
 
     def _measured_totals(self, numbers: Sequence[int]) -> Totals:
         recipes = [self.space[i].recipe for i in numbers]
@@ -175,7 +180,7 @@ class Driver:
 
     def _violations(self, cost: Cost, evaluation: Evaluation) -> tuple[Violation, ...]:
         return (
-            *cost_violations(self.limits, cost, optimistic=False),
+            *cost_violations(self.limits, cost),
             *quality_violations(self.limits, evaluation.quality, self.baseline),
         )
 
@@ -198,11 +203,10 @@ class Driver:
                 status = "infeasible" if violations else "feasible"
             elif i in self.rejected:
                 cost = _cost_from(self.expected, i)
-                low = _cost_from(self.optimistic, i)
-                violations = tuple(cost_violations(self.limits, low, optimistic=True))
-                status = "rejected"
+                violations, status = self.rejected[i], "rejected"
             else:
-                cost, status = _cost_from(self.expected, i), "skipped"
+                cost = _cost_from(self.expected, i)
+                status = "skipped" if self.lowest[i] > self.bound else "missing"
             twin = entry.recipe.naive.key
             other = numbers.get(twin) if twin != entry.recipe.key else None
             trials.append(

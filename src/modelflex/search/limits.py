@@ -101,18 +101,45 @@ def _check_contradictions(limits: list[Limit]) -> None:
         )
 
 
-def cost_misses(limits: tuple[Limit, ...], totals: Mapping[str, Array]) -> Array:
-    """Which recipes miss a hardware limit: bool [recipes]. What is not priced (NaN) misses it."""
-    size = next(iter(totals.values())).size
-    missed = np.zeros(size, bool)
+def optimistic_values(
+    low: Mapping[str, Array], high: Mapping[str, Array], kind: str
+) -> dict[str, Array]:
+    """The best that recipes may reach under a limit of `kind`, from totals at both density ends.
+
+    Power and bandwidth are ratios whose parts fall together, so that neither end bounds them: they
+    are bounded by the least of one part over the most of the other.
+    """
+    if kind == "min":
+        found = {name: np.fmax(low[name], high[name]) for name in low}
+        return found | {"bandwidth_bytes_per_s": np.full_like(low["latency_s"], np.inf)}
+    found = {name: np.fmin(low[name], high[name]) for name in low}
+    slowest = np.fmax(low["latency_per_step_s"], high["latency_per_step_s"])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found["power_w"] = found["energy_per_step_j"] / slowest
+        found["bandwidth_bytes_per_s"] = found["dram_bytes_per_step"] / slowest
+    return found
+
+
+def rejections(
+    limits: tuple[Limit, ...], low: Mapping[str, Array], high: Mapping[str, Array]
+) -> dict[int, tuple[Violation, ...]]:
+    """Recipe number → hardware limits that it misses at the best end of its densities.
+
+    What cannot be priced (NaN) misses every limit on it.
+    """
+    found: dict[int, tuple[Violation, ...]] = {}
+    best = {kind: optimistic_values(low, high, kind) for kind in ("max", "min")}
     for limit in limits:
-        if limit.field in totals:
-            missed |= ~_met(limit, totals[limit.field])
-    return missed
+        if limit.field in COST_UNITS:
+            values = best[limit.kind][limit.field]
+            for i in np.flatnonzero(~_met(limit, values)):
+                missed = Violation(limit.field, limit.kind, limit.value, float(values[i]), True)
+                found[int(i)] = (*found.get(int(i), ()), missed)
+    return found
 
 
 ROUNDING = 1e-9
-"""Relative: 0.95 − 0.94 is within a limit of 0.01, though not in floats."""
+"""Relative distance within which a value is at its limit: sums of floats are not exact."""
 
 
 def _met(limit: Limit, value: Any) -> Any:
@@ -120,7 +147,7 @@ def _met(limit: Limit, value: Any) -> Any:
     return value <= limit.value + edge if limit.kind == "max" else value >= limit.value - edge
 
 
-def cost_violations(limits: tuple[Limit, ...], cost: Cost, optimistic: bool) -> list[Violation]:
+def cost_violations(limits: tuple[Limit, ...], cost: Cost) -> list[Violation]:
     """Hardware limits that a cost misses."""
     missed = []
     for limit in limits:
@@ -128,7 +155,7 @@ def cost_violations(limits: tuple[Limit, ...], cost: Cost, optimistic: bool) -> 
             found = getattr(cost, limit.field)
             value = math.nan if found is None else float(found)
             if not _met(limit, value):
-                missed.append(Violation(limit.field, limit.kind, limit.value, value, optimistic))
+                missed.append(Violation(limit.field, limit.kind, limit.value, value))
     return missed
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -44,25 +46,42 @@ class Pricer:
 
     Args:
         steps: T, mean time steps of a sequence.
+        densities: what an earlier pricer of the same model and calibration data replayed.
     """
 
-    def __init__(self, model: Model, stats: Stats, platform: Platform, steps: float) -> None:
+    def __init__(
+        self,
+        model: Model,
+        stats: Stats,
+        platform: Platform,
+        steps: float,
+        densities: Mapping[str, Any] | None = None,
+    ) -> None:
         self.model, self.stats, self.platform, self.steps = model, stats, platform, steps
         self._gates = gates(model)
         self._once = {layer.name for layer in model.layers if layer.reads == "last"}
         self._constant = elementwise_rows(build_program(model), steps)
-        self._densities: dict[object, Density] = {}
+        self._densities = {
+            k: Density(tuple(u), tuple(i)) for k, (u, i) in (densities or {}).items()
+        }
 
-    def price(self, recipes: Sequence[Recipe]) -> tuple[Totals, Totals]:
-        """Expected and optimistic totals of recipes that were not evaluated.
+    @property
+    def densities(self) -> dict[str, Any]:
+        """Expected densities by weight, input format and activity, as JSON values."""
+        return {key: [d.units, d.inputs] for key, d in self._densities.items()}
+
+    def price(self, recipes: Sequence[Recipe]) -> tuple[Totals, Totals, Totals]:
+        """Totals of recipes that were not evaluated: expected, at the low and at the high densities.
 
         Raises:
             UserError: a recipe does not fit the model.
         """
         table, matrix = self._table([self._entries(recipe) for recipe in recipes])
-        low = table.optimistic()
-        expected = self.platform.combine(table, self.platform.price(table), matrix)
-        return expected, self.platform.combine(low, self.platform.price(low), matrix)
+
+        def totals(at: ProductTable) -> Totals:
+            return self.platform.combine(at, self.platform.price(at), matrix)
+
+        return totals(table), totals(table.optimistic()), totals(table.pessimistic())
 
     def price_measured(self, recipes: Sequence[Recipe], profiles: Sequence[Profile]) -> Totals:
         """Totals of evaluated recipes, with the densities that their runs measured."""
@@ -121,7 +140,10 @@ class Pricer:
         choice = entry.choice
         shape = self.model.weights[entry.weight].shape
         ((_, geo),) = choice.structure.geometries(*shape)
-        key = (entry.weight, choice.activation, choice.activity, geo.block)
+        if choice.activity is None:
+            return [Density()]
+        link = {k: v for k, v in choice.to_json().items() if k in ("activation", "activity")}
+        key = json.dumps([entry.weight, link, geo.block], sort_keys=True)
         if key not in self._densities:
             self._densities[key] = replayed_density(choice, shape, self.stats.sites[entry.weight])
         return [self._densities[key]]

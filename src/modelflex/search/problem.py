@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,8 @@ class Problem:
         task = f"{self.task.kind} {self.task.name} {self.task.direction} {self.task.source}"
         parts = (
             ARITHMETIC,
+            version("modelflex"),
+            version("numpy"),
             model_digest(self.model),
             self.stats.sequences.digest,
             self.validation.digest,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,10 +67,11 @@ def _expand(grid: Mapping[str, Any], where: str) -> Iterator[Recipe]:
     if not isinstance(rules, list) or not rules:
         raise UserError(f"{where}: rules is {rules!r}", "a list of at least one rule")
     used: set[str] = set()
+    known: dict[str, Rule] = {}
     for values in itertools.product(*vary.values()):
         chosen = dict(zip(vary, values, strict=True))
         made = tuple(
-            _rule(rule, chosen, used, f"{where}: rules[{i}]") for i, rule in enumerate(rules)
+            _rule(rule, chosen, used, f"{where}: rules[{i}]", known) for i, rule in enumerate(rules)
         )
         rounds = _substitute(grid.get("recalibrate", 0), chosen, used, where)
         if isinstance(rounds, bool) or not isinstance(rounds, int) or not 0 <= rounds <= 100:
@@ -82,8 +84,15 @@ def _expand(grid: Mapping[str, Any], where: str) -> Iterator[Recipe]:
         )
 
 
-def _rule(rule: Any, chosen: Mapping[str, Any], used: set[str], where: str) -> Rule:
-    return rule_from_json(_substitute(rule, chosen, used, where), where)
+def _rule(
+    rule: Any, chosen: Mapping[str, Any], used: set[str], where: str, known: dict[str, Rule]
+) -> Rule:
+    """Read a rule; most recipes of a grid share theirs with others, so each is read once."""
+    values = _substitute(rule, chosen, used, where)
+    key = json.dumps(values, default=str, sort_keys=True)
+    if key not in known:
+        known[key] = rule_from_json(values, where)
+    return known[key]
 
 
 def _substitute(value: Any, chosen: Mapping[str, Any], used: set[str], where: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -23,7 +24,23 @@ from modelflex.search.problem import Problem, evaluate_recipe
 _problem: Problem | None = None
 
 
-def _start(problem: Problem) -> None:
+def can_spawn(problem: Problem, recipes: Sequence[Recipe]) -> bool:
+    """Whether worker processes can import what evaluating needs: the user's quality function and
+    plug-ins must not live in the script that runs, nor inside another function.
+    """
+    try:
+        needed = pickle.dumps((_plugins(problem), problem.task, list(recipes)))
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return False
+    return b"__main__" not in needed
+
+
+def _plugins(problem: Problem) -> tuple[type, ...]:
+    """Classes that a worker must have imported before it can read the model."""
+    return tuple(type(layer.plugin) for layer in problem.model.layers)
+
+
+def _start(plugins: tuple[type, ...], problem: Problem) -> None:
     global _problem
     _problem = problem
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
@@ -77,7 +94,9 @@ class Workers:
         self._pool: ProcessPoolExecutor | None = None
         if processes > 1:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(processes, context, _start, (problem,))
+            self._pool = ProcessPoolExecutor(
+                processes, context, _start, (_plugins(problem), problem)
+            )
 
     def __enter__(self) -> Workers:
         return self
@@ -105,7 +124,7 @@ class Workers:
                 finished(futures[future], future.result())
         except BrokenProcessPool:
             raise UserError(
-                "a worker process died (out of memory, or killed)",
+                "a worker process died while it started or evaluated (out of memory, or killed)",
                 "enough memory for every process",
-                "run the same command again, with fewer --workers: finished trials are kept",
+                "run the same command again, with fewer workers: finished trials are kept",
             ) from None

@@ -30,7 +30,7 @@ class PlatformSuite:
         rng = np.random.default_rng(0)
         recipes = [random_recipe(rng, case.model) for _ in range(8)]
         pricer = Pricer(case.model, case.stats, PLATFORMS.get(name).from_config({}), 7.0)
-        expected, optimistic = pricer.price(recipes)
+        expected, optimistic, _ = pricer.price(recipes)
         assert set(expected) <= set(COST_UNITS)
         for i, recipe in enumerate(recipes):
             cost = pricer.cost(recipe)

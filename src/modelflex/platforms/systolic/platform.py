@@ -49,7 +49,11 @@ ASSUMPTIONS: Final = (
     "a fold at the array's edge costs as much as a full one, and every fusion unit spends its "
     "energy in every cycle",
     "operands are rounded up to 2, 4, 8 or 16 bits; delta inputs enter at the width of the codes",
+    "odd grids enter as unsigned codes u with code = 2u − (2^b − 1); the one sum of the inputs that "
+    "corrects all rows of a product is not counted",
     "block-circulant weights save storage and traffic, not arithmetic",
+    "under delta, figures of a step are means over steps; worst_step_latency_s and "
+    "worst_step_energy_j (resources) are those of a step in which every input is sent",
     "streaming weights overlaps with the arithmetic of the whole step, the longer of both counts",
     "SRAM is counted between buffers and array; filling it from DRAM costs DRAM energy only",
     "inputs, outputs and state stay in SRAM; resident weights are loaded before the first step",
@@ -270,6 +274,12 @@ class Systolic(Platform):
         if figures["latency_s"] is None:
             return Cost(**figures, resources=resources, residency=residency)
         parts = Breakdown(columns, self.bandwidth, self.leakage_w, streamed)
+        worst = table.with_everything_sent()
+        worst_totals = self.combine(worst, self.price(worst), single_recipe(worst))
+        resources |= {
+            "worst_step_latency_s": float(worst_totals["latency_per_step_s"][0]),
+            "worst_step_energy_j": float(worst_totals["energy_per_step_j"][0]),
+        }
         cycles_per_step = float(np.sum(columns["cycles"] * columns["step_runs"]))
         return Cost(
             **figures,
