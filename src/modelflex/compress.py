@@ -52,18 +52,14 @@ def choices(model: Model, recipe: Recipe) -> dict[str, Choice]:
     Raises:
         UserError: a rule names no weight of the model, or decides for none because others come first.
     """
-    deciding = {name: recipe.rule(name) for name in model.weights}
-    used = {id(rule) for rule in deciding.values()}
-    for rule in recipe.rules:
-        if id(rule) not in used:
+    used = {recipe.rule(name) for name in model.weights}
+    for number, rule in enumerate(recipe.rules):
+        if number not in used:
             raise UserError(
                 f"the rule for '{rule.weights}' decides for no weight",
                 f"a pattern that matches one of {', '.join(model.weights)} before other rules do",
             )
-    return {
-        name: uncompressed_choice() if rule is None else rule.choice
-        for name, rule in deciding.items()
-    }
+    return {name: recipe.choice(name) or uncompressed_choice() for name in model.weights}
 
 
 def gates(model: Model) -> dict[str, int]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import math
 import traceback
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ from modelflex.core.divergence import (
     log_softmax,
     mean_divergence,
 )
+from modelflex.core.fingerprint import fingerprint, module_fingerprint
 from modelflex.core.fixed import Array
 from modelflex.core.quality import Quality
 from modelflex.errors import UserError
@@ -39,7 +40,8 @@ class Task:
         kind: one of `TASKS`; "none" is label-free: divergence only.
         metric: the user's own function instead of the task's, or None.
         name, direction: of the metric.
-        source: text of the user's function, so that results of another version are not reused.
+        source: what the user's function hangs on, so that results of another version are not reused.
+        reusable: whether `source` holds in other processes; if not, nothing is reused.
     """
 
     kind: str
@@ -47,6 +49,7 @@ class Task:
     name: str = ""
     direction: str = "max"
     source: str = ""
+    reusable: bool = True
 
 
 _METRICS: Mapping[str, tuple[str, str]] = {
@@ -62,7 +65,8 @@ def make_task(kind: str, quality: str | Metric | None = None, direction: str | N
     processes can import).
 
     Raises:
-        UserError: an unknown kind or direction, or a function that cannot be imported.
+        UserError: an unknown kind or direction, a function that cannot be imported, or a quality
+            without labels to judge by.
     """
     if kind not in TASKS:
         raise UserError(f"the task is '{kind}'", f"one of {', '.join(TASKS)}")
@@ -75,6 +79,12 @@ def make_task(kind: str, quality: str | Metric | None = None, direction: str | N
                 f"the direction of {name or 'no metric'} is '{direction}'", f"'{usual}'"
             )
         return Task(kind, None, name, usual)
+    if kind == "none":
+        raise UserError(
+            "the task is 'none' and there is a quality function",
+            "no quality: label-free has no metric",
+            "name the task whose labels y the function takes",
+        )
     function = _import(quality) if isinstance(quality, str) else quality
     if not callable(function):
         raise UserError(
@@ -82,11 +92,13 @@ def make_task(kind: str, quality: str | Metric | None = None, direction: str | N
             "a function (outputs, y, lengths) → float",
         )
     name = quality if isinstance(quality, str) else getattr(function, "__name__", "quality")
-    try:
-        source = inspect.getsource(function)
-    except (OSError, TypeError):
-        source = repr(quality)
-    return Task(kind, function, name.rsplit(":", 1)[-1], direction or "max", source)
+    if isinstance(quality, str):
+        source = module_fingerprint(quality.partition(":")[0], function)
+    else:
+        source = fingerprint(function)
+    label = name.rsplit(":", 1)[-1]
+    known = source is not None
+    return Task(kind, function, label, direction or "max", source or uuid.uuid4().hex, known)
 
 
 def _import(path: str) -> Metric:
@@ -188,20 +200,24 @@ def _owner(rows: int, data: Sequences) -> Array:
 
 
 def _row_interval(rows: Array, data: Sequences, output: str) -> tuple[float, float]:
-    """95 % interval of a mean over rows that are dependent within a sequence (ratio estimator)."""
+    """95 % interval of a mean over rows that are dependent within a sequence (ratio estimator);
+    NaN for one sequence, which says nothing about others.
+    """
+    if data.count < 2:
+        return math.nan, math.nan
     owner = _owner(rows.size, data)
     sums, sizes = np.bincount(owner, rows), np.bincount(owner)
     mean, n = float(rows.mean()), sums.size
-    spread = float(np.sqrt(np.sum((sums - mean * sizes) ** 2) / max(n - 1, 1)))
+    spread = float(np.sqrt(np.sum((sums - mean * sizes) ** 2) / (n - 1)))
     half = Z95 * spread / (float(sizes.mean()) * math.sqrt(n))
     low, high = max(0.0, mean - half), mean + half
     return (low, high) if output == "logits" else (math.sqrt(low), math.sqrt(high))
 
 
 def _jackknife(task: Task, outputs: Array, data: Sequences, value: float) -> tuple[float, float]:
-    """95 % interval from leaving out groups of sequences in turn."""
+    """95 % interval from leaving out groups of sequences in turn; NaN for one sequence."""
     if data.y is None or data.count < 2:
-        return value, value
+        return math.nan, math.nan
     groups = min(GROUPS, data.count)
     out_owner, y_owner = _owner(outputs.shape[0], data), _owner(data.y.shape[0], data)
     part = np.arange(data.count) % groups

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from decimal import Decimal
 
 from modelflex.errors import UserError
@@ -31,7 +32,8 @@ UNITS: dict[str, dict[str, float]] = {
     "B": {f"{p}B": f for p, f in _LARGE.items()},
     "B/s": {f"{p}B/s": f for p, f in _LARGE.items()},
     "1/s": {f"{p}Hz": f for p, f in _LARGE.items()} | {"1/s": 1.0, "/s": 1.0},
-    "": {"": 1.0, "%": 0.01, "points": 0.01},
+    "": {"": 1.0},
+    "%": {"": 1.0, "%": 0.01, "points": 0.01},
 }
 
 _NUMBER = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*$")
@@ -42,7 +44,7 @@ def parse_quantity(value: object, unit: str, where: str) -> float:
 
     Args:
         value: 0.0005 or "0.5 ms".
-        unit: the SI unit expected, a key of `UNITS`.
+        unit: the SI unit expected, a key of `UNITS`; "%" is a share, where 0.01 is 1 %.
         where: the name of the field, for the error message.
 
     Raises:
@@ -56,11 +58,11 @@ def parse_quantity(value: object, unit: str, where: str) -> float:
         match = _NUMBER.match(value)
         if match is None:
             raise UserError(f"{where} is '{value}'", f"a number with one of the units {shown}")
-        word = match[2]
-        if word not in known:
-            raise UserError(f"{where} has the unknown unit '{word}'", f"one of {shown}")
+        factor = {_folded(u): f for u, f in known.items()}.get(_folded(match[2]))
+        if factor is None:
+            raise UserError(f"{where} has the unknown unit '{match[2]}'", f"one of {shown}")
         # In decimals: "95 %" is 0.95, not 95 times the float nearest 0.01.
-        value = float(Decimal(match[1]) * Decimal(repr(known[word])))
+        value = float(Decimal(match[1]) * Decimal(repr(factor)))
     try:
         number = float(value)
     except OverflowError:  # an integer beyond every float
@@ -68,6 +70,11 @@ def parse_quantity(value: object, unit: str, where: str) -> float:
     if not math.isfinite(number):
         raise UserError(f"{where} is {number}", "a finite number")
     return number
+
+
+def _folded(word: str) -> str:
+    """One spelling of equal characters: the micro sign (U+00B5) and the Greek mu (U+03BC)."""
+    return unicodedata.normalize("NFKC", word)
 
 
 _SCALES = {

@@ -11,6 +11,8 @@ from modelflex.core.weight import Weight
 from modelflex.errors import UserError
 from modelflex.registry import CELLS, LAYERS
 
+MAX_WEIGHT = 1 << 27
+"""Numbers of one matrix: 1 GiB in binary64. A circulant file of 2 MB can mean 10¹² of them."""
 READS = ("every", "last")
 OUTPUTS = ("logits", "values")
 
@@ -121,6 +123,10 @@ def check_model(model: Model) -> Model:
                 f"weight '{name}' is {found[0]}×{found[1]}",
                 f"{shape[0]}×{shape[1]} (outputs × inputs)",
                 "check the sizes and the order of rows and columns",
+            )
+        if shape[0] * shape[1] > MAX_WEIGHT:
+            raise UserError(
+                f"weight '{name}' is {shape[0]}×{shape[1]}", f"at most {MAX_WEIGHT} numbers"
             )
     extra = set(model.weights) - set(wanted)
     if extra:

@@ -44,6 +44,6 @@ def make_packing(lengths: Array) -> Packing:
     order = np.argsort(-lengths, kind="stable")
     starts = np.concatenate([[0], np.cumsum(lengths)])[:-1]
     steps = np.arange(int(lengths.max()))
-    alive = (lengths[None, :] > steps[:, None]).sum(axis=1)
+    alive = lengths.size - np.searchsorted(np.sort(lengths), steps, side="right")
     rows = np.concatenate([starts[order[:n]] + t for t, n in zip(steps, alive, strict=True)])
     return Packing(order, alive, np.concatenate([[0], np.cumsum(alive)]), rows)

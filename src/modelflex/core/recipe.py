@@ -98,15 +98,15 @@ class Recipe:
     recalibrate: int = 0
     label: str = field(default="", compare=False)
 
-    def rule(self, weight: str) -> Rule | None:
-        """The rule that decides for a weight, or None if none names it."""
-        matching = (r for r in self.rules if fnmatch.fnmatchcase(weight, r.weights))
-        return next(matching, None)
+    def rule(self, weight: str) -> int | None:
+        """The number of the rule that decides for a weight, or None if none names it."""
+        numbers = enumerate(self.rules)
+        return next((i for i, r in numbers if fnmatch.fnmatchcase(weight, r.weights)), None)
 
     def choice(self, weight: str) -> Choice | None:
         """The choice for a weight, or None if no rule names it."""
-        rule = self.rule(weight)
-        return None if rule is None else rule.choice
+        number = self.rule(weight)
+        return None if number is None else self.rules[number].choice
 
     @cached_property
     def naive(self) -> Recipe:

@@ -13,10 +13,14 @@ from modelflex.core import kernels as reference
 from modelflex.core.fixed import TANH_TABLE, Array, Multiplier
 from modelflex.core.graph import Op
 
+NATIVE_ERROR: str | None = None
+"""Why native kernels that were built cannot be loaded; None where they can, or were not built."""
 try:
     import modelflex._native as _native
-except ImportError:  # installed without a C compiler
+except ModuleNotFoundError:  # installed without a C compiler
     HAVE_NATIVE = False
+except ImportError as error:  # built for another machine or Python, or damaged
+    HAVE_NATIVE, NATIVE_ERROR = False, str(error)
 else:
     HAVE_NATIVE = True
 

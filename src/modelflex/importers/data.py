@@ -30,6 +30,8 @@ NPZ_ERRORS = (
     zipfile.BadZipFile,
     zlib.error,
 )
+NPZ_BYTES = 4 << 30
+"""Most bytes of an unpacked .npz file: a small file can unpack to any size."""
 EXPECTED = "an .npz file, arrays x, lengths and y, or an iterable of sequences [T, F]"
 
 
@@ -53,13 +55,7 @@ def load_sequences(source: Any, where: str = "data") -> Sequences:
         where = f"{where} '{os.fspath(source)}'"
         source = _read_npz(Path(source), where)
     if isinstance(source, Mapping):
-        for name in source:
-            if name not in ARRAYS:
-                raise UserError(
-                    f"{where}: unknown array {name!r}",
-                    ", ".join(ARRAYS),
-                    nearest(str(name), ARRAYS),
-                )
+        _check_names(source, where)
         if "x" not in source:
             raise UserError(f"{where} has no array x", "x [ΣT, F], lengths [N], y")
         return _from_arrays(source["x"], source.get("lengths"), source.get("y"), where)
@@ -222,6 +218,14 @@ def _finite(values: Array, where: str) -> Array:
     return values
 
 
+def _check_names(names: Iterable[Any], where: str) -> None:
+    for name in names:
+        if name not in ARRAYS:
+            raise UserError(
+                f"{where}: unknown array {name!r}", ", ".join(ARRAYS), nearest(str(name), ARRAYS)
+            )
+
+
 # --- files and iterables -------------------------------------------------------------------------
 def _read_npz(path: Path, where: str) -> dict[str, Array]:
     if not path.is_file():
@@ -229,6 +233,8 @@ def _read_npz(path: Path, where: str) -> dict[str, Array]:
     if not zipfile.is_zipfile(path):
         raise UserError(f"{where} is no .npz file", EXPECTED, "write it by numpy.savez")
     try:
+        with zipfile.ZipFile(path) as members:
+            _check_members(members.infolist(), where)
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except NPZ_ERRORS as error:
@@ -237,6 +243,16 @@ def _read_npz(path: Path, where: str) -> dict[str, Array]:
             "an .npz file of plain arrays",
             "write it again by numpy.savez, without objects",
         ) from None
+
+
+def _check_members(members: list[zipfile.ZipInfo], where: str) -> None:
+    """Refuse what would be unpacked in vain, before it is."""
+    _check_names((member.filename.removesuffix(".npy") for member in members), where)
+    size = sum(member.file_size for member in members)
+    if size > NPZ_BYTES:
+        raise UserError(
+            f"{where} unpacks to {size} bytes", f"at most {NPZ_BYTES}", "give fewer recordings"
+        )
 
 
 def _from_items(items: list[Any], where: str) -> Sequences:

@@ -48,9 +48,9 @@ def show_metric(metric: str, value: float | None) -> str:
 
 
 def show_interval(quality: Quality | None) -> str:
-    """The interval as in "96.1 – 98.2 %"; empty where there is no finite one."""
+    """The interval as in "96.1 – 98.2 %"; an em dash where it is not known."""
     if quality is None or not all(math.isfinite(v) for v in quality.interval):
-        return ""
+        return DASH
     low, high = quality.interval
     if quality.metric == "accuracy":
         return f"{100 * low:.1f} – {100 * high:.1f} %"
@@ -212,7 +212,7 @@ def _quality_clause(study: Study, trial: Trial) -> str:
             f"{show_metric(first.metric, first.value)} → {show_metric(then.metric, then.value)}"
         )
         interval = show_interval(then)
-        return f"{name} {change} on {where}" + (f" (95 % interval {interval})" if interval else "")
+        return f"{name} {change} on {where}" + (f" (95 % interval {interval})" if interval != DASH else "")
     divergence = qualities_of(trial).get("divergence")
     if divergence is None:
         return ""

@@ -9,6 +9,7 @@ import numpy as np
 from modelflex.core.cost import COST_UNITS
 from modelflex.core.products import program_table
 from modelflex.registry import PLATFORMS
+from modelflex.search.limits import optimistic_values
 from modelflex.search.pricing import Pricer, baseline_cost
 from modelflex.search.problem import run_network
 from modelflex.testing.generators import random_recipe
@@ -30,7 +31,7 @@ class PlatformSuite:
         rng = np.random.default_rng(0)
         recipes = [random_recipe(rng, case.model) for _ in range(8)]
         pricer = Pricer(case.model, case.stats, PLATFORMS.get(name).from_config({}), 7.0)
-        expected, optimistic, _ = pricer.price(recipes)
+        expected, low, high = pricer.price(recipes)
         assert set(expected) <= set(COST_UNITS)
         for i, recipe in enumerate(recipes):
             cost = pricer.cost(recipe)
@@ -41,14 +42,12 @@ class PlatformSuite:
                     np.testing.assert_allclose(values[i], alone, rtol=1e-9, err_msg=field)
                     assert np.isfinite(alone)
                     assert alone >= 0
-        for field in (
-            "latency_s",
-            "energy_j",
-            "weight_fetch_bytes_per_step",
-            "dram_bytes_per_step",
-        ):
-            if field in expected:
-                assert np.all(np.nan_to_num(optimistic[field] - expected[field]) <= 1e-15), field
+        least, most = (optimistic_values(low, high, kind) for kind in ("max", "min"))
+        for field, values in expected.items():
+            known = ~np.isnan(values)
+            slack = 1e-9 * np.abs(values[known]) + 1e-15
+            assert np.all(least[field][known] <= values[known] + slack), field
+            assert np.all(most[field][known] >= values[known] - slack), field
 
     def test_measured_recipes_cost_what_their_programs_cost(self, name: str) -> None:
         """Pricing by footprint and counters equals pricing the program itself, breakdowns included."""

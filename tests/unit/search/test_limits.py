@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelflex.core.cost import Cost
+from modelflex.core.cost import COST_UNITS, Cost
 from modelflex.core.quality import Quality
 from modelflex.errors import UserError
 from modelflex.search.config import read_objective
 from modelflex.search.limits import (
     Limit,
-    cost_misses,
     cost_violations,
     metric_loss,
     quality_violations,
     read_limits,
+    rejections,
 )
 
 
@@ -75,13 +75,41 @@ def test_limits_that_are_refused(values: Any, part: str) -> None:
 def test_limits_at_their_edge_hold() -> None:
     for kind in ("max", "min"):
         limit = (Limit("latency_s", kind, 2.0),)
-        totals = {"latency_s": np.array([1.0, 2.0, 3.0, np.nan])}
+        totals = totals_of(latency_s=np.array([1.0, 2.0, 3.0, np.nan]))
         expected = [False, False, True, True] if kind == "max" else [True, False, False, True]
-        assert cost_misses(limit, totals).tolist() == expected
+        found = rejections(limit, totals, totals)
+        assert [i in found for i in range(4)] == expected
+        assert all(v.optimistic and v.limit == 2.0 for vs in found.values() for v in vs)
         for value, missed in zip((1.0, 2.0, 3.0, None), expected, strict=True):
-            found = cost_violations(limit, Cost(latency_s=value), optimistic=True)
-            assert bool(found) == missed
-            assert all(v.optimistic and v.limit == 2.0 for v in found)
+            assert bool(cost_violations(limit, Cost(latency_s=value))) == missed
+
+
+def totals_of(**fields: np.ndarray) -> dict[str, np.ndarray]:
+    """Totals as a platform gives them, ones where nothing is said."""
+    ones = np.ones_like(next(iter(fields.values())))
+    return dict.fromkeys(COST_UNITS, ones) | fields
+
+
+def test_power_is_bounded_by_both_ends() -> None:
+    """Energy and latency fall together with density, so that power may rise: neither end bounds it."""
+    low = totals_of(
+        energy_per_step_j=np.array([2.0]),
+        latency_per_step_s=np.array([1.0]),
+        power_w=np.array([2.0]),
+    )
+    high = totals_of(
+        energy_per_step_j=np.array([4.0]),
+        latency_per_step_s=np.array([4.0]),
+        power_w=np.array([1.0]),
+    )
+    assert rejections((Limit("power_w", "max", 0.6),), low, high) == {}
+    assert list(rejections((Limit("power_w", "max", 0.4),), low, high)) == [0]
+
+
+def test_a_minimum_is_rejected_at_the_high_end_only() -> None:
+    low, high = totals_of(gops=np.array([5.0])), totals_of(gops=np.array([2.0]))
+    assert rejections((Limit("gops", "min", 4.0),), low, high) == {}
+    assert list(rejections((Limit("gops", "min", 6.0),), low, high)) == [0]
 
 
 def test_a_loss_of_exactly_the_limit_holds() -> None:
