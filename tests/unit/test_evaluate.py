@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +21,9 @@ from modelflex.core.divergence import (
     mean_divergence,
     squared_error,
 )
+from modelflex.core.quality import Quality
 from modelflex.errors import UserError
-from modelflex.evaluate import Z95, make_task, metric_value, score, wilson
+from modelflex.evaluate import Z95, Metric, make_task, metric_value, score, wilson
 
 LENGTHS = np.array([2, 3])
 
@@ -133,19 +137,72 @@ def test_intervals_know_that_steps_of_a_sequence_depend() -> None:
 def test_one_sequence_has_no_interval_of_its_metric() -> None:
     data = Sequences(np.zeros((3, 1), np.float32), np.array([3]), np.array([0, 0, 1]))
     found = score(make_task("per_step"), "logits", np.eye(3)[:, :2], None, data)
-    assert found["metric"].interval == (found["metric"].value,) * 2
+    assert all(map(math.isnan, found["metric"].interval))
+
+
+@pytest.mark.parametrize("output", ["logits", "values"])
+def test_one_sequence_has_no_interval_of_its_divergence(output: str) -> None:
+    data = Sequences(np.zeros((3, 1), np.float32), np.array([3]))
+    found = score(make_task("none"), output, np.eye(3), np.ones((3, 3)), data)["divergence"]
+    assert found.value > 0
+    assert all(map(math.isnan, found.interval))
+    stored = json.loads(json.dumps(found.to_json(), allow_nan=False))
+    assert stored["interval"] == [None, None]
+    again = Quality.from_json(stored)
+    assert all(map(math.isnan, again.interval))
+    assert (again.value, again.n) == (found.value, 1)
 
 
 def test_own_quality_functions() -> None:
     task = make_task("regression", own_quality, "min")
     assert (task.name, task.direction) == ("own_quality", "min")
-    assert "def own_quality" in task.source
+    assert task.reusable
+    assert task.source == make_task("regression", own_quality, "min").source
     assert metric_value(task, np.ones((2, 1)), np.ones(2), LENGTHS) == 9.0
-    named = make_task("none", "math:hypot")
+    named = make_task("regression", "math:hypot")
     assert (named.metric, named.name) == (math.hypot, "hypot")
-    broken = make_task("none", lambda *_: float("nan"))
+    broken = make_task("regression", lambda *_: float("nan"))
     with pytest.raises(UserError, match="returned nan"):
         metric_value(broken, np.ones((2, 1)), np.ones(2), LENGTHS)
+
+
+def scaled(k: float) -> Metric:
+    return lambda outputs, y, lengths: k * float(np.mean(outputs))
+
+
+def test_the_source_tells_closed_over_values_apart() -> None:
+    one, other = (make_task("regression", scaled(k)) for k in (1.0, 100.0))
+    assert one.source != other.source
+    assert one.source == make_task("regression", scaled(1.0)).source
+    assert one.reusable
+    assert other.reusable
+
+
+def test_the_source_of_a_function_with_state_is_never_met_again() -> None:
+    rng = np.random.default_rng(0)
+    one, other = (
+        make_task("regression", lambda outputs, y, lengths: rng.random()) for _ in range(2)
+    )
+    assert not one.reusable
+    assert one.source
+    assert one.source != other.source
+    assert make_task("classification").reusable
+
+
+def test_a_named_function_hangs_on_its_whole_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    sources = []
+    for scale in ("1", "100", "1"):
+        text = f"SCALE = {scale}\ndef judge(outputs, y, lengths):\n    return SCALE\n"
+        (tmp_path / "judging_of_a_test.py").write_text(text, encoding="utf-8")
+        sys.modules.pop("judging_of_a_test", None)
+        task = make_task("regression", "judging_of_a_test:judge")
+        assert task.reusable
+        sources.append(task.source)
+    sys.modules.pop("judging_of_a_test", None)
+    assert sources[0] == sources[2] != sources[1]
 
 
 @pytest.mark.parametrize(
@@ -154,9 +211,11 @@ def test_own_quality_functions() -> None:
         (("ranking",), "the task is 'ranking'"),
         (("none", None, "up"), "'max' or 'min'"),
         (("classification", None, "min"), "direction of accuracy"),
-        (("none", "no_colon"), "module:function"),
-        (("none", "math:nothing"), "cannot be imported"),
-        (("none", "no_such_module_here:f"), "cannot be imported"),
+        (("regression", "no_colon"), "module:function"),
+        (("regression", "math:nothing"), "cannot be imported"),
+        (("regression", "no_such_module_here:f"), "cannot be imported"),
+        (("none", "math:hypot"), "label-free has no metric"),
+        (("none", own_quality), "label-free has no metric"),
     ],
 )
 def test_tasks_that_are_refused(arguments: tuple[Any, ...], part: str) -> None:

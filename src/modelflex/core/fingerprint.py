@@ -113,7 +113,9 @@ class _Walk:
             cells = tuple(cell.cell_contents for cell in function.__closure__ or ())
         except ValueError:  # a variable that is not set yet
             raise _UnknownError from None
-        texts = self._all((function.__code__, function.__defaults__, function.__kwdefaults__, cells))
+        texts = self._all(
+            (function.__code__, function.__defaults__, function.__kwdefaults__, cells)
+        )
         for name in sorted(_globals(function.__code__)):
             if name in function.__globals__:
                 texts += [name, *self.describe(function.__globals__[name])]
@@ -123,8 +125,8 @@ class _Walk:
         imports = [s.argval for s in dis.get_instructions(code) if s.opname == "IMPORT_NAME"]
         names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
         counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
-        made = (code.co_code, code.co_exceptiontable, *names, counts, code.co_consts, *map(_imported, imports))
-        return ["code", *self._all(made)]
+        made = (code.co_code, code.co_exceptiontable, *names, counts, code.co_consts)
+        return ["code", *self._all(made), *self._all(map(_imported, imports))]
 
 
 def _array(value: Any) -> list[str]:
@@ -152,7 +154,10 @@ def _imported(name: str) -> types.ModuleType:
 
 
 def _lookup(module: types.ModuleType, name: str) -> Any:
-    return functools.reduce(lambda x, part: getattr(x, part, None), name.split("."), module)
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
 
 
 # --- modules -------------------------------------------------------------------------------------
