@@ -19,6 +19,8 @@ from modelflex.search.study import Limit
 from modelflex.units import parse_quantity
 
 QUALITY_FIELDS = ("divergence", "metric", "metric_loss")
+SHARES = ("metric", "metric_loss", "coverage")
+"""Fields that "%" and "points" measure."""
 _KEYS = ("max", "min", "required_rate")
 
 
@@ -60,7 +62,8 @@ def _limit(field: str, kind: str, value: object) -> Limit:
             "a field of cost or quality",
             nearest(field, known),
         )
-    number = parse_quantity(value, COST_UNITS.get(field, ""), f"limits.{kind}.{field}")
+    unit = "%" if field in SHARES else COST_UNITS.get(field, "")
+    number = parse_quantity(value, unit, f"limits.{kind}.{field}")
     if field in ("divergence", "metric_loss") and kind == "min":
         raise UserError(f"limits.min.{field} asks for a bad model", f"limits.max.{field}")
     return _checked(Limit(field, kind, number))
@@ -76,6 +79,25 @@ def _checked(limit: Limit) -> Limit:
             f"the limit {limit.kind} {limit.field} is {limit.value:g}", "a number above zero"
         )
     return limit
+
+
+def check_metric_limits(limits: tuple[Limit, ...], direction: str) -> None:
+    """Check that limits on a metric bound it from its bad side.
+
+    Args:
+        direction: of the metric: "max" if more is better, else "min".
+
+    Raises:
+        UserError: a limit that only worse models meet.
+    """
+    other = "min" if direction == "max" else "max"
+    for limit in limits:
+        if limit.field == "metric" and limit.kind == direction:
+            better = "more" if direction == "max" else "less"
+            raise UserError(
+                f"limits.{limit.kind}.metric asks for a bad model: {better} is better",
+                f"limits.{other}.metric",
+            )
 
 
 def _check_contradictions(limits: list[Limit]) -> None:

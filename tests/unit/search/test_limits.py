@@ -14,6 +14,7 @@ from modelflex.errors import UserError
 from modelflex.search.config import read_objective
 from modelflex.search.limits import (
     Limit,
+    check_metric_limits,
     cost_violations,
     metric_loss,
     quality_violations,
@@ -63,6 +64,8 @@ def test_limits_are_read_in_si_units() -> None:
         ({"required_rate": "1 kHz", "min": {"latency_per_step_s": "2 ms"}}, "limits contradict"),
         ({"required_rate": "0.2 s"}, "unknown unit 's'"),
         ({"max": {"bound": 1}}, "unknown key 'bound'"),
+        ({"max": {"divergence": "5 %"}}, "limits.max.divergence has the unknown unit '%'"),
+        ({"min": {"gops": "5 points"}}, "unknown unit 'points'"),
     ],
 )
 def test_limits_that_are_refused(values: Any, part: str) -> None:
@@ -70,6 +73,23 @@ def test_limits_that_are_refused(values: Any, part: str) -> None:
         read_limits(values)
     assert part in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_shares_may_be_written_in_percent() -> None:
+    table = {"max": {"metric_loss": "1 %"}, "min": {"coverage": "90 %", "metric": "95 points"}}
+    found = {x.field: x.value for x in read_limits(table)}
+    assert found == {"metric_loss": 0.01, "coverage": 0.9, "metric": 0.95}
+
+
+@pytest.mark.parametrize(("bad", "good"), [("max", "min"), ("min", "max")])
+def test_a_metric_is_limited_from_its_bad_side(bad: str, good: str) -> None:
+    """More accuracy ("max") and less perplexity ("min") are better."""
+    sound = read_limits({good: {"metric": 0.5}, "max": {"weight_bytes": 9, "metric_loss": 0.1}})
+    check_metric_limits(sound, bad)
+    wrong = read_limits({bad: {"metric": 0.5}})
+    check_metric_limits(wrong, good)
+    with pytest.raises(UserError, match=rf"limits\.{bad}\.metric asks for a bad model.*{good}"):
+        check_metric_limits(wrong, bad)
 
 
 def test_limits_at_their_edge_hold() -> None:
