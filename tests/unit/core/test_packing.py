@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,6 +37,18 @@ def test_rows_of_a_step_lie_together_longest_first(lengths: list[int]) -> None:
         expected += [int(starts[i]) + t for i in alive]
     assert packing.offsets[-1] == len(expected)
     assert packing.rows.tolist() == expected
+
+
+def test_packing_takes_memory_for_the_rows_only() -> None:
+    """One long sequence among many short ones; [T_max, N] would be 400 MB."""
+    lengths = np.ones(20_000, np.int64)
+    lengths[7] = 20_000
+    tracemalloc.start()
+    packing = make_packing(lengths)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert packing.alive.tolist() == [20_000] + [1] * 19_999
+    assert peak < 20e6
 
 
 def test_taking_sequences() -> None:

@@ -140,6 +140,22 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
             load_sequences(path)
 
 
+def test_files_that_unpack_to_too_much_are_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bomb = tmp_path / "bomb.npz"
+    np.savez_compressed(bomb, x=np.zeros((100_000, 10), np.float32), lengths=[100_000])
+    assert bomb.stat().st_size < 10_000
+    assert load_sequences(bomb).steps == 100_000
+    surplus = npz(tmp_path, x=X, lengths=LENGTHS, weights=X)
+    monkeypatch.setattr("modelflex.importers.data.NPZ_BYTES", 1_000_000)
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("unpacked"))
+    with pytest.raises(UserError, match=r"unpacks to 4000\d+ bytes; expected at most 1000000"):
+        load_sequences(bomb)
+    with pytest.raises(UserError, match="unknown array 'weights'"):
+        load_sequences(surplus)
+
+
 def model(per_step: bool, outputs: int = 3, output: str = "logits", inputs: int = 3) -> Model:
     head = Layer("head", "dense", 4, outputs, "every" if per_step else "last")
     return Model("m", (Layer("gru0", "gru", inputs, 4), head), {}, output)
