@@ -212,7 +212,9 @@ def _quality_clause(study: Study, trial: Trial) -> str:
             f"{show_metric(first.metric, first.value)} → {show_metric(then.metric, then.value)}"
         )
         interval = show_interval(then)
-        return f"{name} {change} on {where}" + (f" (95 % interval {interval})" if interval != DASH else "")
+        return f"{name} {change} on {where}" + (
+            f" (95 % interval {interval})" if interval != DASH else ""
+        )
     divergence = qualities_of(trial).get("divergence")
     if divergence is None:
         return ""

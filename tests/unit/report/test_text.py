@@ -12,6 +12,7 @@ from modelflex.report.text import (
     ratio,
     show_change,
     show_factor,
+    show_interval,
     show_limit,
     show_metric,
     verdict,
@@ -44,6 +45,17 @@ def test_without_a_metric_the_verdict_states_the_divergence(study: Study) -> Non
     text = verdict(replace(study, test={}, best=best, baseline=Baseline({}, study.baseline.cost)))
     assert "KL 0.0125 from the uncompressed network on validation" in text
     assert "accuracy" not in text
+
+
+def test_an_interval_that_is_not_known_is_no_claim(study: Study) -> None:
+    assert study.best is not None
+    nan = float("nan")
+    one = {"metric": Quality("accuracy", "max", 0.9, (nan, nan), 1)}
+    text = verdict(replace(study, test={"baseline": one, "best": one}))
+    assert "accuracy 90.00 % → 90.00 % on test, no retraining." in text
+    assert show_interval(one["metric"]) == "—"
+    assert show_interval(None) == "—"
+    assert show_interval(replace(one["metric"], interval=(0.8, 0.95))) == "80.0 – 95.0 %"
 
 
 def test_without_a_pick_the_binding_limit_is_named(without_best: Study) -> None:
