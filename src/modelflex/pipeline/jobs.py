@@ -17,7 +17,7 @@ from modelflex.core.model import Model
 from modelflex.core.recipe import read_config
 from modelflex.errors import UserError
 from modelflex.evaluate import Metric
-from modelflex.execute.kernels import HAVE_NATIVE
+from modelflex.execute.kernels import HAVE_NATIVE, NATIVE_ERROR
 from modelflex.importers.data import load_sequences
 from modelflex.importers.models import load_model
 from modelflex.pipeline.conclude import conclude
@@ -254,5 +254,9 @@ def analyze_model(path: Path, data: Path | None) -> dict[str, Any]:
 
 def say_if_slow(say: Callable[[str], None]) -> None:
     """Tell the user when the native kernels are missing."""
-    if not HAVE_NATIVE:
+    if NATIVE_ERROR is not None:
+        say(
+            f"The native kernels cannot be loaded ({NATIVE_ERROR}): running in pure Python, slower."
+        )
+    elif not HAVE_NATIVE:
         say("ModelFlex was installed without a C compiler: running in pure Python, slower.")

@@ -23,7 +23,7 @@ from modelflex.search.config import (
     Config,
 )
 from modelflex.search.driver import Driver
-from modelflex.search.limits import Objective
+from modelflex.search.limits import Objective, check_metric_limits
 from modelflex.search.pricing import Pricer, baseline_cost
 from modelflex.search.problem import ARITHMETIC, Problem, model_digest, run_network, score_network
 from modelflex.search.space import SpaceRecipe, default_grids, read_space
@@ -70,6 +70,8 @@ def prepare(
         UserError: anything that does not fit.
     """
     kind = make_task(*task)
+    if kind.name:
+        check_metric_limits(limits, kind.direction)
     validation = check_task(validation, model, kind.kind, "validation")
     if test is not None:
         test = check_task(test, model, kind.kind, "test")
@@ -126,6 +128,11 @@ def _notes(task: Task, shared: int) -> tuple[str, ...]:
     notes = []
     if task.metric is not None:
         notes.append(f"quality is the user's own function '{task.name}'")
+    if not task.reusable:
+        notes.append(
+            "the quality function holds an object whose content cannot be told: its figures are not "
+            "reused by later searches"
+        )
     if shared:
         notes.append(
             f"{shared} calibration sequences are validation or test sequences too: quality is flattered"
