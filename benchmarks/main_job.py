@@ -104,7 +104,7 @@ def on_test(seeds: list[Seed], recipes: list[Recipe], role: str) -> Row:
     base = [seed.on_test(None) for seed in seeds]
     found = [seed.on_test(recipe) for seed, recipe in zip(seeds, recipes, strict=True)]
     accuracy = np.array([f.accuracy for f in found])
-    lost = 100 * (np.array([b.accuracy for b in base]) - accuracy)
+    lost = np.round(100 * (np.array([b.accuracy for b in base]) - accuracy), 6)
     loss, low, high = interval(lost)
     fetch = np.array(
         [[b.fetch_bytes_per_step, f.fetch_bytes_per_step] for b, f in zip(base, found, strict=True)]
@@ -196,6 +196,17 @@ def one_recipe_figures(val: Row, test: Row) -> list[Row]:
     ]
 
 
+def own_figures(val: Row, test: Row) -> list[Row]:
+    loss, fetch, size = test["loss_points"], val["fetch_ratio"], val["size_ratio"]
+    return [
+        fig("own_pick_test_loss", "≤ 1", loss, "points", loss <= LOSS_POINTS),
+        fig("own_pick_fetch_ratio", "≥ 200", fetch, "×", fetch >= FETCH_RATIO),
+        fig("own_pick_fetch_ratio_worst_seed", "", val["fetch_ratio_worst"], "×"),
+        fig("own_pick_size_ratio", "≥ 40", size, "×", size >= SIZE_RATIO),
+        fig("own_pick_size_ratio_worst_seed", "", val["size_ratio_worst"], "×"),
+    ]
+
+
 def gain_figures(name: str, aware: Row, naive: Row, goals: bool) -> list[Row]:
     fetch = naive["fetch_bytes_per_step"] / aware["fetch_bytes_per_step"]
     size = naive["weight_bytes"] / aware["weight_bytes"]
@@ -237,12 +248,12 @@ def equal_divergence(table: Table) -> tuple[list[Row], list[Row]]:
     return rows, figures
 
 
-def own_rows(seeds: list[Seed], table: Table, picks: list[Recipe | None]) -> list[Row]:
+def own_rows(seeds: list[Seed], table: Table, picks: list[Recipe | None]) -> tuple[Row, Row]:
     """Each seed's own pick; seeds without a feasible recipe are left out, and counted."""
     kept = [i for i, recipe in enumerate(picks) if recipe is not None]
     recipes = [recipe for recipe in picks if recipe is not None]
     if len(kept) < 2:
-        return []
+        raise SystemExit("the example's limits leave fewer than two seeds a pick")
     keys = {recipe.key: index for index, recipe in enumerate(table.recipes)}
     at = ([keys[recipe.key] for recipe in recipes], kept)
     scored = on_test([seeds[i] for i in kept], recipes, "each seed's own pick")
@@ -260,7 +271,7 @@ def own_rows(seeds: list[Seed], table: Table, picks: list[Recipe | None]) -> lis
         "size_ratio": ratio(table.base_size[kept], table.size[at]),
         "size_ratio_worst": float(table.size_ratio[at].min()),
     }
-    return [validation, scored]
+    return validation, scored
 
 
 def quality(folder: Path, jobs: int) -> tuple[list[Row], list[Row]]:
@@ -291,27 +302,7 @@ def quality(folder: Path, jobs: int) -> tuple[list[Row], list[Row]]:
     figures += gain_figures("one_recipe_over_naive", first, low, False)
     figures += gain_figures("gain_over_naive_with_8_bit_activations", data_aware, low_8, False)
     own = own_rows(seeds, table, picks)
-    for row in own[1:]:
-        loss = row["loss_points"]
-        figures.append(fig("own_pick_test_loss", "≤ 1", loss, "points", loss <= LOSS_POINTS))
-        figures.append(
-            fig(
-                "own_pick_fetch_ratio",
-                "≥ 200",
-                own[0]["fetch_ratio"],
-                "×",
-                own[0]["fetch_ratio"] >= FETCH_RATIO,
-            )
-        )
-        figures.append(
-            fig(
-                "own_pick_size_ratio",
-                "≥ 40",
-                own[0]["size_ratio"],
-                "×",
-                own[0]["size_ratio"] >= SIZE_RATIO,
-            )
-        )
+    figures += own_figures(*own)
     equal, equal_figures = equal_divergence(table)
     rows = [*val.values(), *test.values(), *own, *equal, control(), *density_spread(seeds, table)]
     return rows, figures + equal_figures
