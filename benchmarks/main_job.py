@@ -6,6 +6,11 @@ Each network (128 units, 98.1 % on the official test set) is compressed by every
 example's [[space]] and of finer naive grids; compression sees calibration data (inputs only),
 choice sees validation data (63 sequences a seed), and the test set is scored once, for what the
 following rules had chosen. They were fixed before any of these recipes was scored on test data.
+The limits of the example, which the own picks obey, were not: they were tightened (divergence from
+0.10 to 0.06, loss from 5 to 2 points, a fortieth of the size) after demos on seed 0 had shown its
+test score. The networks were trained with input noise, and their training settings chosen on
+validation data of seeds 1 to 4, also by how little thresholds and 3-bit rounding change the logits
+(examples/japanese_vowels/README.md): expect less of networks trained without a thought of it.
 
 One recipe for all six seeds, data-aware: among those that fetch at most 1/200 of the weight bytes
 and store at most 1/40 on every seed, and lose at most 1 point of validation accuracy (mean over
@@ -207,7 +212,10 @@ def own_figures(val: Row, test: Row) -> list[Row]:
     ]
 
 
-def gain_figures(name: str, aware: Row, naive: Row, goals: bool) -> list[Row]:
+def gain_figures(name: str, aware: Row, naive: Row, tests: list[Row] | None = None) -> list[Row]:
+    """Ratios naive over data-aware; with `tests`, goals that are met only if both lose ≤ 1 point."""
+    goals = tests is not None
+    at_most = all(row["loss_points"] <= LOSS_POINTS for row in tests or [])
     fetch = naive["fetch_bytes_per_step"] / aware["fetch_bytes_per_step"]
     size = naive["weight_bytes"] / aware["weight_bytes"]
     return [
@@ -216,14 +224,14 @@ def gain_figures(name: str, aware: Row, naive: Row, goals: bool) -> list[Row]:
             "≥ 1.8" if goals else "",
             fetch,
             "×",
-            fetch >= FETCH_GAIN if goals else None,
+            at_most and fetch >= FETCH_GAIN if goals else None,
         ),
         fig(
             f"{name}_size",
             "≥ 2.5" if goals else "",
             size,
             "×",
-            size >= SIZE_GAIN if goals else None,
+            at_most and size >= SIZE_GAIN if goals else None,
         ),
     ]
 
@@ -242,7 +250,7 @@ def equal_divergence(table: Table) -> tuple[list[Row], list[Row]]:
         for side in ("naive", "naive-8"):
             if "data-aware" in sides and side in sides:
                 made = gain_figures(
-                    f"divergence_{level}_over_{side}", sides["data-aware"], sides[side], False
+                    f"divergence_{level}_over_{side}", sides["data-aware"], sides[side]
                 )
                 figures += made
     return rows, figures
@@ -298,9 +306,10 @@ def quality(folder: Path, jobs: int) -> tuple[list[Row], list[Row]]:
     test = {r: on_test(seeds, [recipe] * len(seeds), r) for r, recipe in chosen.items()}
     first, data_aware, low, low_8 = val.values()
     figures = one_recipe_figures(first, test["one recipe for all seeds"])
-    figures += gain_figures("gain_over_naive", data_aware, low, True)
-    figures += gain_figures("one_recipe_over_naive", first, low, False)
-    figures += gain_figures("gain_over_naive_with_8_bit_activations", data_aware, low_8, False)
+    both = [test["best data-aware at ≤ 1 point"], test["best naive at ≤ 1 point"]]
+    figures += gain_figures("gain_over_naive", data_aware, low, both)
+    figures += gain_figures("one_recipe_over_naive", first, low)
+    figures += gain_figures("gain_over_naive_with_8_bit_activations", data_aware, low_8)
     own = own_rows(seeds, table, picks)
     figures += own_figures(*own)
     equal, equal_figures = equal_divergence(table)
