@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from modelflex.compress import uncompressed_choice
 from modelflex.core.cost import Cost
@@ -38,7 +37,7 @@ def partial_recipes(recipe: Recipe) -> list[tuple[str, Recipe]]:
         ("structure", stage(1)),
         ("number format", stage(2)),
         ("activity", stage(3)),
-        ("recalibration", replace(recipe)),
+        ("recalibration", recipe),
     ]
     kept: list[tuple[str, Recipe]] = []
     for label, partial in made:
