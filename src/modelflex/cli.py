@@ -130,7 +130,8 @@ def retarget(
 ) -> None:
     """Answer for other limits, another objective or platform from what was evaluated, in seconds.
 
-    CONFIG may hold [limits], [objective] and [platform]; nothing is evaluated anew and nothing is
+    CONFIG may hold the tables limits, objective and platform; each replaces the search's whole table
+    of that name. Nothing is evaluated anew and nothing is
     written but the test score of a new pick.
     """
     _finish(pipeline.retarget(study, config), as_json)

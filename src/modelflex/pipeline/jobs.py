@@ -188,17 +188,26 @@ def retarget(study: Path, config: Path | None, *, scored: bool = True) -> Result
             raise UserError(
                 f"'{file}' holds no finished search of a configuration file",
                 "a study that `modelflex search FILE` finished",
-                "from Python, call search again with the same out",
+                "continue it by the command, or the call of search, that began it",
             )
         merged = _changed(parse_config(raw, Path(store.note("base"))), config)
         if not scored:
             merged = replace(merged, data=replace(merged.data, test=None))
         with threadpool_limits(1):
             setting = from_config(merged, known)
+            gone = _no_longer_limited(parse_config(raw, Path(store.note("base"))), merged)
+            setting = replace(setting, notes=(*setting.notes, *gone))
             setting.driver.reuse(store)
             return conclude(setting, store, None)
     finally:
         store.close()
+
+
+def _no_longer_limited(before: Config, after: Config) -> tuple[str, ...]:
+    """A note that names the search's limits that other tables have dropped."""
+    kept = {(limit.field, limit.kind) for limit in after.limits}
+    gone = [f"{x.kind} {x.field}" for x in before.limits if (x.field, x.kind) not in kept]
+    return (f"no longer limited: {', '.join(gone)}",) if gone else ()
 
 
 _FIXED = ("model", "data", "task", "search", "space")

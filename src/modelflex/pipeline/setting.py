@@ -71,7 +71,7 @@ def prepare(
     """
     kind = make_task(*task)
     if kind.name:
-        check_metric_limits(limits, kind.direction)
+        check_metric_limits(limits, kind.direction, fraction=kind.name == "accuracy")
     validation = check_task(validation, model, kind.kind, "validation")
     if test is not None:
         test = check_task(test, model, kind.kind, "test")

@@ -22,6 +22,9 @@ def terminal_table(study: Study) -> Group:
     The caller prints it: `rich.console.Console(stderr=True).print(terminal_table(study))`.
     """
     parts: list[RenderableType] = [Text(verdict(study), style="bold")]
+    if study.best is not None:
+        parts.append(Text(f"Pick: trial {study.best.number}, {study.best.recipe.label}"))
+        parts.append(Text(LEGEND, style="dim"))
     if study.best is None:
         parts += [Text(binding(study)), _rich(tables.violations(study))]
     parts += [
@@ -33,9 +36,13 @@ def terminal_table(study: Study) -> Group:
     return Group(*parts)
 
 
+LEGEND = (
+    "(3b×8b: bits of weights × inputs; ○4: circulant blocks of 4; θ: delta threshold, ▪ by block; "
+    "↻3: rounds of recalibration)"
+)
 ESSENTIAL = (
     "weight_fetch_bytes_per_step", "weight_bytes", "dram_bytes_per_step", "latency_per_step_s",
-    "energy_per_step_j", "power_w",
+    "energy_per_step_j", "power_w", "state_bytes",
 )  # fmt: skip
 """Costs that fit on a screen; the report has all."""
 

@@ -23,8 +23,8 @@ COST_LABELS: Mapping[str, str] = {
     "throughput_steps_per_s": "Throughput (steps)",
     "energy_per_step_j": "Energy a step",
     "energy_j": "Energy an inference",
-    "power_w": "Power",
-    "bandwidth_bytes_per_s": "DRAM bandwidth required",
+    "power_w": "Power at full speed",
+    "bandwidth_bytes_per_s": "DRAM bandwidth, full speed",
     "gops": "Dense-equivalent Gop/s",
     "gops_per_w": "Dense-equivalent Gop/s per W",
     "coverage": "Operations priced",
@@ -235,7 +235,7 @@ def verdict(study: Study) -> str:
         parts.append(f"{first} → {then} of weights fetched a step ({show_factor(fetched)})")
     smaller = ratio(before.weight_bytes, after.weight_bytes)
     if smaller is not None:
-        parts.append(f"{show_factor(smaller)} smaller")
+        parts.append(f"weights {show_factor(smaller)} smaller")
     parts.append(_quality_clause(study, study.best))
     parts.append("no retraining")
     return ", ".join(part for part in parts if part) + "."

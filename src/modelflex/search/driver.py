@@ -293,5 +293,6 @@ def nearest_misses(
         return sum(min(r, 50.0) for r in ratios)
 
     missed = [t for t in trials if t.violations and t.role == "candidate"]
-    best = sorted(missed, key=lambda t: (distance(t), t.number))[:count]
+    # What was never evaluated may miss the quality limits too: it comes after what was.
+    best = sorted(missed, key=lambda t: (t.evaluation is None, distance(t), t.number))[:count]
     return tuple((t.number, tuple(sorted(t.violations, key=lambda v: -v.ratio))) for t in best)

@@ -81,17 +81,26 @@ def _checked(limit: Limit) -> Limit:
     return limit
 
 
-def check_metric_limits(limits: tuple[Limit, ...], direction: str) -> None:
-    """Check that limits on a metric bound it from its bad side.
+def check_metric_limits(
+    limits: tuple[Limit, ...], direction: str, *, fraction: bool = False
+) -> None:
+    """Check that limits on a metric bound it from its bad side, and can bind.
 
     Args:
         direction: of the metric: "max" if more is better, else "min".
+        fraction: whether the metric lies from 0 to 1, as accuracy does.
 
     Raises:
-        UserError: a limit that only worse models meet.
+        UserError: a limit that only worse models meet, or that none or all meet.
     """
     other = "min" if direction == "max" else "max"
     for limit in limits:
+        if fraction and limit.field in ("metric", "metric_loss") and abs(limit.value) > 1:
+            raise UserError(
+                f"limits.{limit.kind}.{limit.field} is {limit.value:g}, {100 * limit.value:g} points",
+                "a fraction from 0 to 1",
+                f'write "{limit.value:g} points" for {limit.value / 100:g}',
+            )
         if limit.field == "metric" and limit.kind == direction:
             better = "more" if direction == "max" else "less"
             raise UserError(

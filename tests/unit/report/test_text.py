@@ -28,7 +28,7 @@ def test_the_verdict_states_traffic_size_accuracy_and_interval(study: Study) -> 
         Cost(weight_fetch_bytes_per_step=289_000.0, weight_bytes=289_000.0),
     )
     assert verdict(replace(study, best=best, baseline=base)) == (
-        "289 kB → 1.3 kB of weights fetched a step (222×), 43.8× smaller, "
+        "289 kB → 1.3 kB of weights fetched a step (222×), weights 43.8× smaller, "
         "accuracy 97.30 % → 97.03 % on test (95 % interval 95.3 – 98.8 %), no retraining."
     )
 

@@ -178,3 +178,11 @@ def test_objectives_that_are_refused(values: Any, part: str) -> None:
         read_objective(values)
     assert part in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [2.0, -2.0])
+def test_points_without_their_unit_are_refused(value: float) -> None:
+    limits = (Limit("metric_loss", "max", value),)
+    with pytest.raises(UserError, match="200 points"):
+        check_metric_limits(limits, "max", fraction=True)
+    check_metric_limits(limits, "max")
