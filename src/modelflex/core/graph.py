@@ -48,8 +48,6 @@ PRIMITIVES: Mapping[str, Primitive] = {
     "slice": Primitive(1, 1, (None,), True, "elements start … stop of the last axis"),
 }
 
-DTYPES = ("float32", "fx", "code", "delta", "mask", "acc")
-
 
 @dataclass(frozen=True)
 class Op:
@@ -65,7 +63,10 @@ class Op:
 
 @dataclass(frozen=True)
 class ValueType:
-    """Length and type of one value (all values are vectors)."""
+    """Length and type of one value (all values are vectors).
+
+    `dtype` is "float32", "fx", "code", "delta", "mask" or "acc" (docs/arithmetic.md gives their widths).
+    """
 
     size: int
     dtype: str
