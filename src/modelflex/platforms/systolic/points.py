@@ -1,0 +1,52 @@
+"""The arrays that a layer is simulated on: one point, or many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from modelflex.core.fixed import Array
+from modelflex.errors import UserError
+
+MAX_SIDE: Final = 2**14
+"""Most rows or columns of an array."""
+MAX_BUFFER_KB: Final = 2**30
+"""Largest buffer, in units of 1024 words."""
+
+
+class Points(NamedTuple):
+    """Arrays of R rows × C columns with a buffer for each operand; fields broadcast.
+
+    Attributes:
+        rows, columns: R and C.
+        ifmap_kb, filter_kb, ofmap_kb: buffers, in units of 1024 words (a word is a byte).
+        bandwidth: words a cycle between each buffer and DRAM, or None for no limit.
+    """
+
+    rows: Array
+    columns: Array
+    ifmap_kb: Array
+    filter_kb: Array
+    ofmap_kb: Array
+    bandwidth: Array | None = None
+
+
+def one_point(sizes: Mapping[str, int], bandwidth: float | None) -> Points:
+    """A single, checked point.
+
+    Args:
+        sizes: field of `Points` → size; all but the bandwidth.
+
+    Raises:
+        UserError: a size below 1 or beyond what can be counted, a bandwidth that is not above zero.
+    """
+    for name, size in sizes.items():
+        limit = MAX_SIDE if name in ("rows", "columns") else MAX_BUFFER_KB
+        if not 1 <= size <= limit:
+            raise UserError(f"{name} is {size}", f"a whole number from 1 to {limit}")
+    if bandwidth is not None and not 0 < bandwidth < np.inf:
+        raise UserError(f"bandwidth is {bandwidth}", "words a cycle, above zero")
+    whole = {name: np.array([size], np.int64) for name, size in sizes.items()}
+    return Points(**whole, bandwidth=None if bandwidth is None else np.array([bandwidth]))
