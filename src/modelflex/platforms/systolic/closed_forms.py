@@ -53,14 +53,22 @@ def ceil_div(a: Array, b: Array | int) -> Array:
     return np.asarray(-(-a // b))
 
 
-def folds(dataflow: Dataflow, m: Array, n: Array, k: Array, rows: int, columns: int) -> Folds:
+def mapped(dataflow: Dataflow, m: Array, n: Array, k: Array) -> tuple[Array, Array, Array]:
+    """(Sr, Sc, T): what lies along the array's rows, along its columns, and in time."""
+    size = {"m": m, "n": n, "k": k}
+    rows, columns, time = (size[name] for name in _MAPPED[dataflow])
+    return rows, columns, time
+
+
+def folds(
+    dataflow: Dataflow, m: Array, n: Array, k: Array, rows: Array | int, columns: Array | int
+) -> Folds:
     """How the GEMM is cut into folds that fill the array once.
 
     A fold takes T + R + C − 2 cycles under os. Under ws and is the stationary operand is first
     loaded, which takes R cycles more.
     """
-    size = {"m": m, "n": n, "k": k}
-    along_rows, along_columns, time = (size[name] for name in _MAPPED[dataflow])
+    along_rows, along_columns, time = mapped(dataflow, m, n, k)
     loading = 0 if dataflow == "os" else rows
     return Folds(
         ceil_div(along_rows, rows),
@@ -69,10 +77,17 @@ def folds(dataflow: Dataflow, m: Array, n: Array, k: Array, rows: int, columns: 
     )
 
 
-def cycles(dataflow: Dataflow, m: Array, n: Array, k: Array, rows: int, columns: int) -> Array:
+def array_cycles(f: Folds) -> Array:
+    """Compute cycles without stalls."""
+    return np.asarray(f.rows * f.columns * f.length)
+
+
+def cycles(
+    dataflow: Dataflow, m: Array, n: Array, k: Array, rows: Array | int, columns: Array | int
+) -> Array:
     """Compute cycles without stalls; nothing is started for a product without terms (K = 0)."""
     f = folds(dataflow, m, n, k, rows, columns)
-    return np.where(np.asarray(k) > 0, f.rows * f.columns * f.length, 0)
+    return np.where(np.asarray(k) > 0, array_cycles(f), 0)
 
 
 def sweeps(dataflow: Dataflow, f: Folds) -> Sweeps:
