@@ -45,6 +45,9 @@ class ProductRow:
         active, active_low, active_high: share of inputs whose products are computed, likewise.
         state_bytes: carried state.
         dense_macs: multiply-accumulates of the uncompressed product.
+        hoistable: the inputs of all time steps may be known at once: they hang on no state that the
+            product's own layer carries from step to step, nor does the product (delta does).
+        functions: of the m results of an elementwise row, those of σ and tanh.
     """
 
     site: str
@@ -69,6 +72,8 @@ class ProductRow:
     active_high: float = 1.0
     state_bytes: float = 0.0
     dense_macs: int = 0
+    hoistable: bool = False
+    functions: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +160,7 @@ def footprint(
     has_bias: bool,
     runs_per_step: float,
     densities: Sequence[Density],
+    hoistable: bool,
 ) -> list[ProductRow]:
     """Rows of a weight [out, in] under a choice, without compressing it.
 
@@ -162,6 +168,7 @@ def footprint(
         gates: row groups of the weight, for scales shared within a group.
         has_bias: whether the weight carries a bias once compressed.
         densities: one for each product of the structure.
+        hoistable: whether the dense product's inputs may be known for all time steps at once.
     """
     rows = []
     products = choice.structure.geometries(*shape)
@@ -178,6 +185,7 @@ def footprint(
             _row(
                 f"{site}/{link}", layout, geo, bits, choice.activation.bits, scale_bytes, bias,
                 held, runs_per_step, density, state, shape[0] * shape[1] if link == 0 else 0,
+                hoistable and not held,
             )
         )  # fmt: skip
     return rows
@@ -196,6 +204,7 @@ def _row(
     density: Density,
     state_bytes: float,
     dense_macs: int,
+    hoistable: bool,
 ) -> ProductRow:
     return ProductRow(
         site=site,
@@ -220,6 +229,20 @@ def _row(
         active_high=density.inputs[2],
         state_bytes=state_bytes,
         dense_macs=dense_macs,
+        hoistable=hoistable,
+    )
+
+
+def hoistable_sites(program: Program) -> frozenset[str]:
+    """Sites of the products that run at every step but hang on no carried state."""
+    return frozenset(
+        op.site
+        for stage in program.stages
+        if stage.mode == "step"
+        for op in stage.graph.ops
+        if op.site is not None
+        and op.kind in ("linear", "accumulate")
+        and not set(op.outputs) & stage.graph.state_dependent()
     )
 
 
@@ -227,6 +250,7 @@ def program_rows(program: Program, profile: Profile, model: Model) -> list[list[
     """Product rows of a program with the densities that a run measured, grouped by weight."""
     steps = profile.steps / profile.sequences
     once = {layer.name for layer in model.layers if layer.reads == "last"}
+    hoistable = hoistable_sites(program)
     groups: dict[str, list[ProductRow]] = {}
     for site, product in program.products.items():
         counts, geo = profile.sites[site], product.geometry
@@ -244,6 +268,7 @@ def program_rows(program: Program, profile: Profile, model: Model) -> list[list[
             product.part.scale_bytes, product.bias_bytes, held,
             1 / steps if product.weight.rsplit(".", 1)[0] in once else 1.0,
             Density((units,) * 3, (active,) * 3), state, shape[0] * shape[1] if first else 0,
+            site in hoistable,
         )  # fmt: skip
         groups.setdefault(product.weight, []).append(row)
     return list(groups.values())
@@ -265,16 +290,16 @@ _WITH_PRODUCTS = ("quantize", "delta_encode", "rescale", "slice")
 
 
 def _elementwise(graph: Graph, site: str, mode: str, steps: float) -> ProductRow:
-    results = sum(
-        graph.values[op.outputs[0]].size
+    sizes = [
+        (op.kind, graph.values[op.outputs[0]].size)
         for op in graph.ops
         if PRIMITIVES[op.kind].elementwise and op.kind not in _WITH_PRODUCTS
-    )
+    ]
     cell = [graph.values[slot.read] for slot in graph.state if "/" not in slot.name]
     return ProductRow(
         site=site,
         layout="",
-        m=results,
+        m=sum(size for _, size in sizes),
         k=0,
         block=1,
         weight_bits=0,
@@ -287,6 +312,7 @@ def _elementwise(graph: Graph, site: str, mode: str, steps: float) -> ProductRow
         reset_bytes=0.0,
         runs_per_step=1.0 if mode == "step" else 1.0 / steps,
         state_bytes=float(sum(v.size * STATE_BYTES[v.dtype] for v in cell)),
+        functions=sum(size for kind, size in sizes if kind in ("sigmoid", "tanh")),
     )
 
 

@@ -20,6 +20,7 @@ from modelflex.core.products import (
     ProductTable,
     elementwise_rows,
     footprint,
+    hoistable_sites,
     make_table,
     program_table,
 )
@@ -27,6 +28,7 @@ from modelflex.core.profile import Profile
 from modelflex.core.program import build_program
 from modelflex.core.recipe import Choice, Recipe
 from modelflex.core.stats import Stats
+from modelflex.errors import UserError
 
 Totals = Mapping[str, Array]
 """Numeric field of `Cost` → [recipes]."""
@@ -45,6 +47,7 @@ class Pricer:
     """Prices recipes of one model on one platform.
 
     Args:
+        stats: what calibration saw; without it recipes with an activity cannot be priced.
         steps: T, mean time steps of a sequence.
         densities: what an earlier pricer of the same model and calibration data replayed.
     """
@@ -52,7 +55,7 @@ class Pricer:
     def __init__(
         self,
         model: Model,
-        stats: Stats,
+        stats: Stats | None,
         platform: Platform,
         steps: float,
         densities: Mapping[str, Any] | None = None,
@@ -60,7 +63,9 @@ class Pricer:
         self.model, self.stats, self.platform, self.steps = model, stats, platform, steps
         self._gates = gates(model)
         self._once = {layer.name for layer in model.layers if layer.reads == "last"}
-        self._constant = elementwise_rows(build_program(model), steps)
+        dense = build_program(model)
+        self._hoistable = {site.rsplit("/", 1)[0] for site in hoistable_sites(dense)}
+        self._constant = elementwise_rows(dense, steps)
         self._densities = {
             k: Density(tuple(u), tuple(i)) for k, (u, i) in (densities or {}).items()
         }
@@ -134,6 +139,7 @@ class Pricer:
             has_bias=entry.has_bias,
             runs_per_step=1 / self.steps if layer in self._once else 1.0,
             densities=densities,
+            hoistable=entry.weight in self._hoistable,
         )
 
     def _expected(self, entry: _Entry) -> list[Density]:
@@ -145,6 +151,11 @@ class Pricer:
         link = {k: v for k, v in choice.to_json().items() if k in ("activation", "activity")}
         key = json.dumps([entry.weight, link, geo.block], sort_keys=True)
         if key not in self._densities:
+            if self.stats is None:
+                raise UserError(
+                    f"the recipe computes only some products of {entry.weight}",
+                    "calibration data, from which their share is known",
+                )
             self._densities[key] = replayed_density(choice, shape, self.stats.sites[entry.weight])
         return [self._densities[key]]
 
