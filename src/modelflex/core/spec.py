@@ -10,6 +10,7 @@ A spec is a TOML file: `name`, `family`, `title`, and one table for each constan
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -29,12 +30,19 @@ class SpecField:
 
     Attributes:
         unit: an SI unit of `units.UNITS`, an SI unit per something ("J/bit"), or the word that is
-            counted ("lane", "bit"), which must then stand in the spec as it is.
+            counted ("lane", "MAC/cycle"), which must then stand in the spec as it is.
         kind: "count" for whole numbers; both kinds are above zero.
+        required: whether a spec without it is refused.
     """
 
     unit: str
     kind: Literal["number", "count"] = "number"
+    required: bool = True
+
+    @property
+    def is_physical(self) -> bool:
+        """Whether the unit is an SI unit, which may be written with a prefix."""
+        return self.unit in UNITS or self.unit.split("/")[0] in UNITS
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Spec:
-    """A checked spec file."""
+    """A checked spec file; optional constants that it leaves out are not in `constants`."""
 
     name: str
     family: str
@@ -107,9 +115,11 @@ def _constant(entry: Any, field: SpecField, where: str) -> Constant:
             raise UserError(f"{where}.{key} is {text!r}", "a text that is not empty")
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise UserError(f"{where}.value is {value!r}", "a number")
-    if field.kind == "count":
-        if not isinstance(value, int) or value <= 0:
-            raise UserError(f"{where}.value is {value!r}", "a whole number above zero")
+    if field.kind == "count" and not (isinstance(value, int) and value > 0):
+        raise UserError(f"{where}.value is {value!r}", "a whole number above zero")
+    if field.kind == "count" or not field.is_physical:
+        if not (math.isfinite(value) and value > 0):
+            raise UserError(f"{where}.value is {value!r}", "a number above zero")
         if unit != field.unit:
             raise UserError(f"{where}.unit is '{unit}'", f"'{field.unit}'")
         return Constant(value, unit, source, value)
@@ -122,7 +132,7 @@ def read_spec(path: Path, family: str, expected: Mapping[str, SpecField]) -> Spe
     """Read and check a spec file of a platform family.
 
     Args:
-        expected: the constants of the family; each must be there, and no other.
+        expected: the constants of the family; each that is required must be there, and no other.
 
     Raises:
         UserError: a missing or broken file, another family, an unknown or missing constant, a
@@ -141,8 +151,9 @@ def read_spec(path: Path, family: str, expected: Mapping[str, SpecField]) -> Spe
             raise UserError(
                 f"the spec {path} has the unknown key '{key}'", "a constant", nearest(key, known)
             )
+    optional = {key for key, field in expected.items() if not field.required}
     for key in known:
-        if key not in content:
+        if key not in content and key not in optional:
             raise UserError(f"the spec {path} has no '{key}'", f"{', '.join(known)}")
     for key in _HEADER:
         if not isinstance(content[key], str):
@@ -152,7 +163,9 @@ def read_spec(path: Path, family: str, expected: Mapping[str, SpecField]) -> Spe
             f"the spec {path} is for the family '{content['family']}'", f"the family '{family}'"
         )
     constants = {
-        key: _constant(content[key], field, f"{path}: {key}") for key, field in expected.items()
+        key: _constant(content[key], field, f"{path}: {key}")
+        for key, field in expected.items()
+        if key in content
     }
     return Spec(content["name"], family, content["title"], constants)
 
