@@ -59,7 +59,7 @@ def test_dram_energies_must_be_in_order(tmp_path: Path) -> None:
     text = (MEMORIES / "lpddr4.toml").read_text(encoding="utf-8")
     path = tmp_path / "own.toml"
     path.write_text(text.replace("value = 8\n", "value = 18\n"), encoding="utf-8")
-    with pytest.raises(UserError, match="energies are not in order"):
+    with pytest.raises(UserError, match="expected energy_low ≤ energy ≤ energy_high"):
         read_dram(str(path))
 
 

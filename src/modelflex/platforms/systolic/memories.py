@@ -88,14 +88,13 @@ def read_dram(name: str) -> DramType:
         UserError: an unknown name, a broken spec, energies that are not in order.
     """
     spec = read_spec(find_spec(MEMORIES, name), "dram", DRAM_FIELDS)
-    energies = [spec[field] for field in ("energy_low", "energy", "energy_high")]
-    if energies != sorted(energies):
-        shown = " > ".join(f"{joules:g}" for joules in energies)
+    low, typical, high = (spec[field] for field in ("energy_low", "energy", "energy_high"))
+    if not low <= typical <= high:
         raise UserError(
-            f"DRAM '{spec.name}': energies are not in order ({shown} J/bit)",
+            f"DRAM '{spec.name}': energies of {low:g}, {typical:g} and {high:g} J/bit",
             "energy_low ≤ energy ≤ energy_high",
         )
-    return DramType(spec, *energies, spec["bandwidth"], spec["standby"])
+    return DramType(spec, low, typical, high, spec["bandwidth"], spec["standby"])
 
 
 @dataclass(frozen=True, eq=False)
