@@ -18,6 +18,7 @@ FIELDS = {
     "clock": SpecField("1/s"),
     "energy": SpecField("J/bit"),
     "lanes": SpecField("lane", "count"),
+    "rate": SpecField("MAC/cycle", required=False),
 }
 
 SOUND = """
@@ -48,6 +49,9 @@ def test_every_constant_has_a_unit_and_a_source(path: Path) -> None:
     content = tomllib.loads(path.read_text(encoding="utf-8"))
     header = {key: content.pop(key) for key in ("name", "family", "title")}
     assert header["name"] == path.stem
+    # Beside constants a spec may name things, such as the array's unit.
+    texts = {name: content.pop(name) for name in list(content) if isinstance(content[name], str)}
+    assert all(text.strip() for text in texts.values())
     assert content
     for name, constant in content.items():
         assert set(constant) == {"value", "unit", "source"}, name
@@ -70,6 +74,33 @@ def test_values_are_read_in_si_units(tmp_path: Path) -> None:
     assert spec["energy"] == pytest.approx(8.5e-12)
     assert spec["lanes"] == 4
     assert spec.constants["energy"].value == 8.5
+
+
+def test_optional_constants_may_be_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(SOUND, encoding="utf-8")
+    assert "rate" not in read_spec(path, "toy", FIELDS).constants
+    path.write_text(f"{SOUND}[rate]\nvalue = 0.5\nunit = 'MAC/cycle'\nsource = 's'\n", "utf-8")
+    assert read_spec(path, "toy", FIELDS)["rate"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "message"),
+    [
+        ("-1", "MAC/cycle", "rate.value is -1; expected a number above zero"),
+        ("nan", "MAC/cycle", "rate.value is nan; expected a number above zero"),
+        ("inf", "MAC/cycle", "rate.value is inf; expected a number above zero"),
+        ("'1'", "MAC/cycle", "rate.value is '1'; expected a number"),
+        ("1", "kMAC/cycle", "rate.unit is 'kMAC/cycle'; expected 'MAC/cycle'"),
+    ],
+)
+def test_broken_optional_constants_are_refused(
+    tmp_path: Path, value: str, unit: str, message: str
+) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(f"{SOUND}[rate]\nvalue = {value}\nunit = '{unit}'\nsource = 's'\n", "utf-8")
+    with pytest.raises(UserError, match=message):
+        read_spec(path, "toy", FIELDS)
 
 
 @pytest.mark.parametrize(

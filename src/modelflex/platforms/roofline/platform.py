@@ -48,7 +48,7 @@ ASSUMPTIONS: Final = (
     "one step is a matrix-vector product for each weight (M = 1); products and elementwise work "
     "follow one another without overlap",
     "a product runs at the rate of its wider operand: at most 8 bits at int8, at most 16 at int16, "
-    "else float32; narrower operands than 8 bits save bytes, not operations",
+    "else float32; operands narrower than 8 bits save bytes, not operations",
     "elementwise results, encoded inputs and rescaled results take one slot of the vector rate each",
     "weights are read at every run, from the fastest level that holds all weights and the state; "
     "inputs, results and state move at no cost",
