@@ -13,7 +13,7 @@ from decimal import Decimal
 
 from modelflex.errors import UserError
 
-_PREFIXES = {"p": 1e-12, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "m": 1e-3, "": 1.0}
+_PREFIXES = {"f": 1e-15, "p": 1e-12, "n": 1e-9, "u": 1e-6, "µ": 1e-6, "m": 1e-3, "": 1.0}
 _LARGE = {
     "": 1.0,
     "k": 1e3,
@@ -29,6 +29,7 @@ UNITS: dict[str, dict[str, float]] = {
     "s": {f"{p}s": f for p, f in _PREFIXES.items()},
     "J": {f"{p}J": f for p, f in _PREFIXES.items()},
     "W": {f"{p}W": f for p, f in _PREFIXES.items()},
+    "V": {f"{p}V": f for p, f in _PREFIXES.items()},
     "B": {f"{p}B": f for p, f in _LARGE.items()},
     "B/s": {f"{p}B/s": f for p, f in _LARGE.items()},
     "1/s": {f"{p}Hz": f for p, f in _LARGE.items()} | {"1/s": 1.0, "/s": 1.0},

@@ -246,9 +246,10 @@ def hoistable_sites(program: Program) -> frozenset[str]:
     )
 
 
-def program_rows(program: Program, profile: Profile, model: Model) -> list[list[ProductRow]]:
+def program_rows(
+    program: Program, profile: Profile, model: Model, steps: float
+) -> list[list[ProductRow]]:
     """Product rows of a program with the densities that a run measured, grouped by weight."""
-    steps = profile.steps / profile.sequences
     once = {layer.name for layer in model.layers if layer.reads == "last"}
     hoistable = hoistable_sites(program)
     groups: dict[str, list[ProductRow]] = {}
@@ -316,12 +317,17 @@ def _elementwise(graph: Graph, site: str, mode: str, steps: float) -> ProductRow
     )
 
 
-def program_table(program: Program, profile: Profile, model: Model) -> ProductTable:
-    """The table of a single recipe: its program with the densities that a run measured."""
-    steps = profile.steps / profile.sequences
-    return make_table(
-        [*program_rows(program, profile, model), *elementwise_rows(program, steps)], steps
-    )
+def program_table(
+    program: Program, profile: Profile, model: Model, steps: float | None = None
+) -> ProductTable:
+    """The table of a single recipe: its program with the densities that a run measured.
+
+    Args:
+        steps: T, time steps of a sequence; None for the mean of the run.
+    """
+    steps = profile.steps / profile.sequences if steps is None else steps
+    rows = program_rows(program, profile, model, steps)
+    return make_table([*rows, *elementwise_rows(program, steps)], steps)
 
 
 def single_recipe(table: ProductTable) -> Array:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,12 +57,16 @@ class Constant:
 
 @dataclass(frozen=True)
 class Spec:
-    """A checked spec file; optional constants that it leaves out are not in `constants`."""
+    """A checked spec file; optional constants that it leaves out are not in `constants`.
+
+    `names` holds what it refers to by name, such as a technology node.
+    """
 
     name: str
     family: str
     title: str
     constants: Mapping[str, Constant]
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> float:
         """The constant `name` in SI units."""
@@ -128,11 +132,14 @@ def _constant(entry: Any, field: SpecField, where: str) -> Constant:
     )
 
 
-def read_spec(path: Path, family: str, expected: Mapping[str, SpecField]) -> Spec:
+def read_spec(
+    path: Path, family: str, expected: Mapping[str, SpecField], names: Sequence[str] = ()
+) -> Spec:
     """Read and check a spec file of a platform family.
 
     Args:
         expected: the constants of the family; each that is required must be there, and no other.
+        names: texts beside the header that must be there.
 
     Raises:
         UserError: a missing or broken file, another family, an unknown or missing constant, a
@@ -145,7 +152,8 @@ def read_spec(path: Path, family: str, expected: Mapping[str, SpecField]) -> Spe
         raise UserError(f"cannot read the spec {path}: {reason}", "a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"the spec {path} is not valid TOML: {error}") from None
-    known = [*_HEADER, *expected]
+    texts = [*_HEADER, *names]
+    known = [*texts, *expected]
     for key in content:
         if key not in known:
             raise UserError(
@@ -155,7 +163,7 @@ def read_spec(path: Path, family: str, expected: Mapping[str, SpecField]) -> Spe
     for key in known:
         if key not in content and key not in optional:
             raise UserError(f"the spec {path} has no '{key}'", f"{', '.join(known)}")
-    for key in _HEADER:
+    for key in texts:
         if not isinstance(content[key], str):
             raise UserError(f"{path}: {key} is {content[key]!r}", "a text")
     if content["family"] != family:
@@ -167,7 +175,9 @@ def read_spec(path: Path, family: str, expected: Mapping[str, SpecField]) -> Spe
         for key, field in expected.items()
         if key in content
     }
-    return Spec(content["name"], family, content["title"], constants)
+    return Spec(
+        content["name"], family, content["title"], constants, {key: content[key] for key in names}
+    )
 
 
 def find_spec(folder: Path, name: str) -> Path:

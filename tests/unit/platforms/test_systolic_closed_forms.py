@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import math
-from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from modelflex.platforms.systolic.closed_forms import Dataflow, cycles, folds, sweeps
-from modelflex.platforms.systolic.fusion import packed_terms
 
 M, K, N = 1, 1056, 4096
 ONE_PRODUCT = (np.array([M]), np.array([N]), np.array([K]), 32, 32)
@@ -86,27 +83,3 @@ def test_closed_forms_equal_a_count_fold_by_fold(dataflow: Dataflow) -> None:
 def test_a_product_without_terms_takes_no_cycles() -> None:
     for dataflow in DATAFLOWS:
         assert cycles(dataflow, np.array([1]), np.array([64]), np.array([0]), 32, 32) == 0
-
-
-@pytest.mark.parametrize(
-    ("bits", "packing"), [(16, Fraction(1, 4)), (8, Fraction(1)), (4, Fraction(4)), (2, 16)]
-)
-def test_packing_of_equal_widths_is_the_papers(bits: int, packing: Fraction) -> None:
-    got = packed_terms(np.array([K]), np.array([1.0]), np.array([bits]), np.array([bits]))
-    assert got.tolist() == [math.ceil(K / packing)]
-
-
-def test_packing_of_any_widths_and_densities() -> None:
-    grid = list(itertools.product([1, 7, 1056], [1, 3, 7], range(1, 17), range(1, 17)))
-    k, seventh, wb, ab = (np.array(c) for c in zip(*grid, strict=True))
-    expected = []
-    for terms, share, weight, activation in grid:
-        w, a = (next(c for c in (2, 4, 8, 16) if c >= b) for b in (weight, activation))
-        packing = Fraction(8, w) * Fraction(8, a)
-        expected.append(math.ceil(math.ceil(Fraction(terms * share, 7)) / packing))
-    assert packed_terms(k, seventh / 7, wb, ab).tolist() == expected
-
-
-def test_a_rounding_error_of_a_density_adds_no_term() -> None:
-    share = np.array([0.1 + 0.2])  # 0.30000000000000004
-    assert packed_terms(np.array([10]), share, np.array([8]), np.array([8])).tolist() == [3]

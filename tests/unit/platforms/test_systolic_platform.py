@@ -117,6 +117,8 @@ def by_hand(platform: Systolic, rows: list[dict[str, float]], fit: bool) -> dict
             traffic = k * r["active"] * r["activation_bits"] / 8 * reads + n * 4 * sums
             traffic += fetch + 2 * r["state_bytes"]
         vector = n + k
+        if k > 0 and r["state_bytes"] > 0:
+            vector *= 2  # delta compares every input and accumulates every result
         traffic += 12 * vector
         joules = cycles * 1024 * 0.459e-12 + vector * 3.2e-12 + traffic * 8 * 0.107e-12
         phase, runs = (step, 1.0) if r["runs_per_step"] == 1 else (once, 1.0)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from modelflex.core.fixed import Array
+from modelflex.platforms.systolic.chip import Chip
 
-PARTS = ("arithmetic", "elementwise", "sram", "dram")
-"""Parts of the energy; leakage comes on top where it is counted."""
+PARTS = ("arithmetic", "registers", "elementwise", "sram", "dram")
+"""Parts of the energy; registers and leakage only where they are counted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,47 +49,61 @@ class Breakdown:
 
     Args:
         columns: as `Systolic.price` returns them.
-        bandwidth: bytes a second over the DRAM bus.
-        leakage_w: leakage that is counted, 0 for none.
-        streamed: whether weights come over the DRAM bus at every run.
+        streamed: share of the weights that comes over the DRAM bus at every run.
+        spilled: whether results that wait for their step do so in DRAM.
+        steps: T, mean time steps of a sequence.
     """
 
     def __init__(
-        self, columns: Mapping[str, Array], bandwidth: float, leakage_w: float, streamed: bool
+        self,
+        columns: Mapping[str, Array],
+        chip: Chip,
+        streamed: float,
+        spilled: bool,
+        steps: float,
     ) -> None:
+        self.steps = steps
         step, once = columns["step_runs"], columns["once_runs"]
-        per_byte = float(streamed) / bandwidth
+        parts = [part for part in PARTS if part != "registers" or chip.register_j > 0]
+        moved = streamed * columns["dram_bytes"] * step
+        waiting = spilled * 2 * columns["buffer_bytes"] / steps
+        dram = {part: streamed if part == "dram" else 1.0 for part in parts}
+        step_j = {part: columns[f"{part}_j"] * step * dram[part] for part in parts}
+        step_j["dram"] = step_j["dram"] + waiting * chip.dram_j
         self.step = _phase(
             columns["compute_s"] * step,
-            columns["dram_bytes"] * step * per_byte,
-            {p: columns[f"{p}_j"] * step * (streamed or p != "dram") for p in PARTS},
-            leakage_w,
+            (moved + waiting) / chip.dram_bandwidth,
+            step_j,
+            chip.leakage_w,
         )
         reset = {"sram": columns["reset_sram_j"], "dram": columns["reset_dram_j"]}
         self.once = _phase(
             columns["compute_s"] * once,
-            (columns["dram_bytes"] * once + columns["reset_bytes"]) * per_byte,
+            streamed
+            * (columns["dram_bytes"] * once + columns["reset_bytes"])
+            / chip.dram_bandwidth,
             {
-                p: (columns[f"{p}_j"] * once + reset.get(p, 0.0)) * (streamed or p != "dram")
-                for p in PARTS
+                part: (columns[f"{part}_j"] * once + reset.get(part, 0.0)) * dram[part]
+                for part in parts
             },
-            leakage_w,
+            chip.leakage_w,
         )
 
     def energy_per_step(self) -> dict[str, float]:
         """Part → joules of a steady-state step."""
         return {part: float(rows.sum()) for part, rows in self.step.energy_j.items()}
 
-    def per_op(self, sites: Array, steps: float) -> dict[str, dict[str, float]]:
-        """Site → its share of a steady-state step, and of one inference of `steps` steps.
+    def per_op(self, sites: Array, batch: int) -> dict[str, dict[str, float]]:
+        """Site → its share of a steady-state step of the batch, and of the inference of a sequence.
 
         What runs once an inference has no share in a step, so its `latency_s` and `energy_j` are 0.
         """
+        steps = self.steps
         figures = {
             "latency_s": self.step.latency_s,
             "energy_j": self.step.total_j,
             "inference_latency_s": steps * self.step.latency_s + self.once.latency_s,
-            "inference_energy_j": steps * self.step.total_j + self.once.total_j,
+            "inference_energy_j": (steps * self.step.total_j + self.once.total_j) / batch,
         }
         return {
             str(site): {name: float(values[i]) for name, values in figures.items()}

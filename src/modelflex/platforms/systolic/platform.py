@@ -3,85 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final, Literal, Self, final
+from typing import Any, Final, Self, final
 
 import numpy as np
-from pydantic import ConfigDict, with_config
 
 from modelflex.core.cost import COST_UNITS, Cost
 from modelflex.core.fixed import Array
 from modelflex.core.platform import Platform
 from modelflex.core.products import ProductTable, single_recipe
 from modelflex.core.recipe import read_config
-from modelflex.core.spec import Spec, SpecField, find_spec, read_spec
-from modelflex.errors import UserError
+from modelflex.core.spec import Spec
 from modelflex.platforms.systolic.breakdown import Breakdown
-from modelflex.platforms.systolic.closed_forms import Dataflow, ceil_div, cycles, folds, sweeps
-from modelflex.platforms.systolic.fusion import MAX_BITS, packed_terms
+from modelflex.platforms.systolic.chip import Chip, read_chip
+from modelflex.platforms.systolic.config import SystolicConfig
+from modelflex.platforms.systolic.runs import runs
+from modelflex.platforms.systolic.units import WIDEST_BITS
 from modelflex.registry import PLATFORMS
 
-SPECS: Final = Path(__file__).resolve().parents[1] / "specs"
-
-FIELDS: Final[Mapping[str, SpecField]] = {
-    "array_rows": SpecField("fusion unit", "count"),
-    "array_columns": SpecField("fusion unit", "count"),
-    "clock": SpecField("1/s"),
-    "sram_capacity": SpecField("B"),
-    "fusion_unit_energy": SpecField("J/cycle"),
-    "fusion_unit_leakage": SpecField("W"),
-    "sram_energy": SpecField("J/bit"),
-    "dram_energy": SpecField("J/bit"),
-    "dram_bandwidth": SpecField("B/s"),
-    "accumulator_width": SpecField("bit", "count"),
-    "vector_lanes": SpecField("lane", "count"),
-    "vector_energy": SpecField("J/result"),
-    "vector_traffic": SpecField("bit/result", "count"),
-}
-"""The constants of a spec of this family."""
-
-LAYOUTS: Final = ("", "dense", "circulant")
-"""Layouts that can be priced; a circulant saves storage and traffic and is multiplied expanded."""
-
 ASSUMPTIONS: Final = (
-    "one step is a matrix-vector product for each weight (M = 1): no batch",
-    "a fold at the array's edge costs as much as a full one, and every fusion unit spends its "
-    "energy in every cycle",
-    "operands are rounded up to 2, 4, 8 or 16 bits; delta inputs enter at the width of the codes",
+    "streaming: one step is a matrix-vector product for each weight and sequence of the batch; "
+    "sequence: products that hang on no state run once for all steps, their results wait in SRAM, or "
+    "in DRAM if they do not fit, and their share of a step is a T-th",
+    "batch: figures of a step are those of the whole batch, energy_j is one sequence's; under delta an "
+    "input is multiplied if one of the sequences sends it, each for itself",
+    "a fold at the array's edge costs as much as a full one, and every unit spends its energy in "
+    "every cycle; pipeline registers are part of it",
+    "operands are rounded up to widths of the unit, wider ones take several passes; delta inputs "
+    "enter at the width of the codes",
     "odd grids enter as unsigned codes u with code = 2u − (2^b − 1); the one sum of the inputs that "
     "corrects all rows of a product is not counted",
-    "block-circulant weights save storage and traffic, not arithmetic",
+    "block-circulant weights save storage and traffic; expanded ones no arithmetic; by fft inputs "
+    "are transformed on the vector unit to spectra of 16 bits, stored weights are spectra",
+    "sparse layouts: every column of the array has its own terms, gathers their inputs and waits for "
+    "none; indices are fetched with the weights and decoded on the way",
+    "the vector unit encodes the inputs of a product and rescales its results, delta compares and "
+    "accumulates besides; σ and tanh count for more than one result; array and vector unit take turns",
     "under delta, figures of a step are means over steps; worst_step_latency_s and "
     "worst_step_energy_j (resources) are those of a step in which every input is sent",
     "streaming weights overlaps with the arithmetic of the whole step, the longer of both counts",
     "SRAM is counted between buffers and array; filling it from DRAM costs DRAM energy only",
-    "inputs, outputs and state stay in SRAM; resident weights are loaded before the first step",
-    "SRAM leakage and the DRAM's background power are not counted",
+    "inputs, outputs and state stay in SRAM; resident weights are loaded before the first step; "
+    "partial residency keeps the same share of every weight",
+    "another technology scales the energy of switching and the area of logic and SRAM; clock, leakage "
+    "and DRAM stay as they are",
+    "the area is that of units and SRAM, without vector unit, wires between banks and pads",
 )
-
-
-@with_config(ConfigDict(extra="forbid", strict=True))
-@dataclass(frozen=True)
-class SystolicConfig:
-    """The options of a configuration file.
-
-    Attributes:
-        spec: name of a shipped spec, or the path of a .toml file.
-        residency: "streamed": every fetched byte of a weight comes over the DRAM bus at each run;
-            "fit": weights stay in SRAM if all of them and the state fit, else they are streamed.
-        dataflow: output, weight or input stationary.
-        dram_energy_per_bit, dram_bandwidth: quantities that replace the spec's ("4 pJ/bit",
-            "6.4 GB/s"); the bandwidth may be "unlimited".
-        leakage: whether the energy counts the fusion units' leakage.
-    """
-
-    spec: str = "bitfusion_32x32"
-    residency: Literal["streamed", "fit"] = "streamed"
-    dataflow: Dataflow = "os"
-    dram_energy_per_bit: str | None = None
-    dram_bandwidth: str | None = None
-    leakage: bool = False
 
 
 @final
@@ -98,13 +64,8 @@ class Systolic(Platform):
         "units: Sharma et al., Bit Fusion, ISCA 2018"
     )
 
-    def __init__(self, spec: Spec, config: SystolicConfig) -> None:
-        self.spec = spec
-        self.config = config
-        self.bandwidth = np.inf if config.dram_bandwidth == "unlimited" else spec["dram_bandwidth"]
-        """Bytes a second over the DRAM bus."""
-        units = spec["array_rows"] * spec["array_columns"]
-        self.leakage_w = units * spec["fusion_unit_leakage"] if config.leakage else 0.0
+    def __init__(self, spec: Spec, chip: Chip, config: SystolicConfig) -> None:
+        self.spec, self.chip, self.config = spec, chip, config
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
@@ -114,96 +75,68 @@ class Systolic(Platform):
             UserError: an unknown option or spec, a wrong type, a value out of range.
         """
         options: SystolicConfig = read_config(SystolicConfig, config, "platform")
-        spec = read_spec(find_spec(SPECS, options.spec), "systolic", FIELDS)
-        energy, bandwidth = options.dram_energy_per_bit, options.dram_bandwidth
-        if energy is not None:
-            where = "platform.dram_energy_per_bit"
-            spec = spec.with_constant("dram_energy", energy, "J/bit", where)
-        if bandwidth is not None and bandwidth != "unlimited":
-            where = "platform.dram_bandwidth"
-            spec = spec.with_constant("dram_bandwidth", bandwidth, "B/s", where)
-        return cls(spec, options)
+        return cls(*read_chip(options), options)
 
     @property
     def description(self) -> Mapping[str, Any]:
+        config = self.config
         return {
             **self.spec.to_json(),
-            "residency": self.config.residency,
-            "dataflow": self.config.dataflow,
-            "dram_bandwidth": "unlimited" if np.isinf(self.bandwidth) else "limited",
-            "leakage": "counted" if self.config.leakage else "not counted",
+            **self.chip.sources,
+            "residency": config.residency,
+            "dataflow": config.dataflow,
+            "workload": config.workload,
+            "batch": config.batch,
+            "circulant": config.circulant,
+            "node": config.node or self.spec.names["node"],
+            "dram_bandwidth": "unlimited" if np.isinf(self.chip.dram_bandwidth) else "limited",
+            "leakage": "counted" if config.leakage else "not counted",
+            "registers": "counted" if config.registers else "not counted",
             "assumptions": list(ASSUMPTIONS),
         }
 
     def price(self, table: ProductTable) -> Mapping[str, Array]:
-        """Columns [rows]; figures are for one run of the row unless named otherwise.
+        """Columns [rows]; figures are for one run of the row, for the whole batch, unless named otherwise.
 
         - unpriced: 1 for products with operands wider than 16 bits, whose times and energies are 0
           here and not a number in every total; else 0;
         - step_runs: runs in a steady-state step; once_runs: runs once in an inference;
-        - cycles: of the array; compute_s: of array and vector unit;
-        - dram_bytes, dram_j: of the fetched weight, if weights are streamed;
+        - cycles, terms: of the array, and those if all units had work; compute_s: of array and
+          vector unit;
+        - dram_bytes, dram_j: of the fetched weight, if all of it comes from DRAM;
         - sram_bytes, sram_j: between SRAM and array or vector unit, weights included;
-        - arithmetic_j, elementwise_j: of the array, of the vector unit;
+        - arithmetic_j, registers_j, elementwise_j: of the array, its registers, the vector unit;
+        - buffer_bytes: results of all steps that wait for theirs;
         - reset_bytes, reset_sram_j, reset_dram_j: read at the start of an inference.
 
         Raises:
             UserError: a layout that this platform cannot price.
         """
-        self._check(table)
-        spec = self.spec
-        priced = (table["weight_bits"] <= MAX_BITS) & (table["activation_bits"] <= MAX_BITS)
-        run, sram_bytes = self._array(table)
-        # Elementwise rows have k = 0; a product encodes its k inputs and rescales its m results.
-        results = table["m"] + table["k"]
-        sram_bytes = sram_bytes + results * spec["vector_traffic"] / 8
-        fetch = table["units"] * table["unit_bytes"] * table["density"] + table["fixed_bytes"]
-        step = table["runs_per_step"] >= 1
-        sram_j, dram_j = 8 * spec["sram_energy"], 8 * spec["dram_energy"]
-        units = spec["array_rows"] * spec["array_columns"]
-        vector_cycles = ceil_div(results, int(spec["vector_lanes"]))
+        chip = self.chip
+        widest = np.maximum(table["weight_bits"], table["activation_bits"])
+        priced = widest <= WIDEST_BITS
+        run = runs(table, chip, self.config)
+        compute = run.cycles + np.ceil(run.results / chip.vector_lanes)
+        sram_j = run.read_bytes * chip.sram_read_j + run.write_bytes * chip.sram_write_j
         return {
             "unpriced": 1.0 - priced,
-            "step_runs": np.where(step, table["runs_per_step"], 0.0),
-            "once_runs": np.where(step, 0.0, table["runs_per_step"] * table.steps),
-            "cycles": run * priced,
-            "compute_s": (run + vector_cycles) * priced / spec["clock"],
-            "dram_bytes": fetch,
-            "sram_bytes": sram_bytes * priced,
-            "arithmetic_j": run * priced * (units * spec["fusion_unit_energy"]),
-            "elementwise_j": results * priced * spec["vector_energy"],
-            "sram_j": sram_bytes * priced * sram_j,
-            "dram_j": fetch * priced * dram_j,
+            "step_runs": run.per_step,
+            "once_runs": run.once,
+            "cycles": run.cycles * priced,
+            "terms": run.terms * priced / chip.units,
+            "compute_s": compute * priced / chip.clock,
+            "dram_bytes": run.fetch_bytes,
+            "sram_bytes": (run.read_bytes + run.write_bytes) * priced,
+            "arithmetic_j": run.cycles * priced * (chip.units * chip.unit.energy_j),
+            "registers_j": run.moved_bits * priced * chip.register_j,
+            "elementwise_j": run.results * priced * chip.vector_j,
+            "sram_j": sram_j * priced,
+            "dram_j": run.fetch_bytes * priced * chip.dram_j,
+            "buffer_bytes": run.buffer_bytes,
             "reset_bytes": table["reset_bytes"],
-            "reset_sram_j": table["reset_bytes"] * priced * sram_j,
-            "reset_dram_j": table["reset_bytes"] * priced * dram_j,
+            "reset_sram_j": table["reset_bytes"] * priced * chip.sram_read_j,
+            "reset_dram_j": table["reset_bytes"] * priced * chip.dram_j,
         }
-
-    def _check(self, table: ProductTable) -> None:
-        for layout in np.unique(table["layout"]):
-            if layout not in LAYOUTS:
-                raise UserError(
-                    f"the systolic platform cannot price the layout '{layout}'",
-                    f"one of {', '.join(filter(None, LAYOUTS))}",
-                )
-
-    def _array(self, table: ProductTable) -> tuple[Array, Array]:
-        """Cycles of the array and SRAM bytes of operands, results and state, one run: [rows]."""
-        dataflow = self.config.dataflow
-        rows, columns = int(self.spec["array_rows"]), int(self.spec["array_columns"])
-        product = table["layout"] != ""
-        n = table["m"]
-        m = np.ones_like(n)
-        k = packed_terms(
-            table["k"], table["active"], table["weight_bits"], table["activation_bits"]
-        )
-        swept = sweeps(dataflow, folds(dataflow, m, n, k, rows, columns))
-        inputs = table["k"] * table["active"] * table["activation_bits"] * swept.ifmap
-        sums = n * (swept.ofmap_writes + swept.ofmap_reads) * self.spec["accumulator_width"]
-        weights = table["units"] * table["unit_bytes"] * table["density"] * swept.filter
-        state = 2 * table["state_bytes"]  # read and written
-        traffic = (inputs + sums) / 8 + weights + table["fixed_bytes"] + state
-        return cycles(dataflow, m, n, k, rows, columns) * product, traffic * product
 
     def combine(
         self, table: ProductTable, columns: Mapping[str, Array], choices: Array
@@ -211,34 +144,36 @@ class Systolic(Platform):
         def total(column: Array) -> Array:
             return table.total(column, choices)
 
+        batch, chip = self.config.batch, self.chip
         weight_bytes, state_bytes = total(table["stored_bytes"]), total(table["state_bytes"])
-        streamed = self._streamed(weight_bytes + state_bytes)
+        waiting = total(columns["buffer_bytes"])
+        streamed = self._streamed(weight_bytes, batch * state_bytes + waiting)
+        # What does not fit beside the state is written to DRAM and read again.
+        spilled = 2 * waiting * (batch * state_bytes + waiting > chip.sram_bytes) / table.steps
         step, once = columns["step_runs"], columns["once_runs"]
-        chip_j = columns["arithmetic_j"] + columns["elementwise_j"] + columns["sram_j"]
+        on_chip = ("arithmetic_j", "registers_j", "elementwise_j", "sram_j")
+        chip_j = np.asarray(sum(columns[name] for name in on_chip))
 
         compute_s = total(columns["compute_s"] * step)
-        dram_bytes = np.where(streamed, total(columns["dram_bytes"] * step), 0.0)
-        step_s = np.maximum(compute_s, dram_bytes / self.bandwidth)
-        step_j = total(chip_j * step) + np.where(streamed, total(columns["dram_j"] * step), 0.0)
-        step_j = step_j + self.leakage_w * step_s
+        dram_bytes = streamed * total(columns["dram_bytes"] * step) + spilled
+        step_s = np.maximum(compute_s, dram_bytes / chip.dram_bandwidth)
+        step_j = total(chip_j * step) + streamed * total(columns["dram_j"] * step)
+        step_j = step_j + spilled * chip.dram_j + chip.leakage_w * step_s
 
-        once_bytes = total(columns["dram_bytes"] * once + columns["reset_bytes"])
-        once_s = np.maximum(
-            total(columns["compute_s"] * once), np.where(streamed, once_bytes / self.bandwidth, 0.0)
-        )
-        once_dram_j = total(columns["dram_j"] * once + columns["reset_dram_j"])
-        once_j = total(chip_j * once + columns["reset_sram_j"]) + self.leakage_w * once_s
-        once_j = once_j + np.where(streamed, once_dram_j, 0.0)
+        once_bytes = streamed * total(columns["dram_bytes"] * once + columns["reset_bytes"])
+        once_s = np.maximum(total(columns["compute_s"] * once), once_bytes / chip.dram_bandwidth)
+        once_j = total(chip_j * once + columns["reset_sram_j"]) + chip.leakage_w * once_s
+        once_j = once_j + streamed * total(columns["dram_j"] * once + columns["reset_dram_j"])
 
         macs = table["macs"] * 1.0
-        operations = 2e-9 * total(table["dense_macs"] * step)
+        operations = 2e-9 * batch * total(table["dense_macs"] * (table["runs_per_step"] >= 1))
         with np.errstate(divide="ignore", invalid="ignore"):
             totals = {
                 "latency_s": table.steps * step_s + once_s,
-                "energy_j": table.steps * step_j + once_j,
+                "energy_j": (table.steps * step_j + once_j) / batch,
                 "latency_per_step_s": step_s,
                 "energy_per_step_j": step_j,
-                "throughput_steps_per_s": 1 / step_s,
+                "throughput_steps_per_s": batch / step_s,
                 "power_w": step_j / step_s,
                 "gops": operations / step_s,
                 "gops_per_w": operations / step_j,
@@ -254,11 +189,14 @@ class Systolic(Platform):
             "coverage": coverage,
         }
 
-    def _streamed(self, bytes_on_chip: Array) -> Array:
-        """Whether the weights of a recipe come over the DRAM bus at every run: [recipes]."""
+    def _streamed(self, weight_bytes: Array, other_bytes: Array) -> Array:
+        """Share of a recipe's weights that comes over the DRAM bus at every run: [recipes]."""
+        room = self.chip.sram_bytes - other_bytes
         if self.config.residency == "streamed":
-            return np.ones(bytes_on_chip.shape, bool)
-        return np.asarray(bytes_on_chip > self.spec["sram_capacity"])
+            return np.ones(weight_bytes.shape)
+        if self.config.residency == "fit":
+            return np.asarray(weight_bytes > room) * 1.0
+        return np.asarray(1.0 - np.clip(room / np.maximum(weight_bytes, 1.0), 0.0, 1.0))
 
     def cost(self, table: ProductTable) -> Cost:
         columns = self.price(table)
@@ -266,25 +204,31 @@ class Systolic(Platform):
         figures: dict[str, Any] = {
             n: None if np.isnan(totals[n][0]) else float(totals[n][0]) for n in COST_UNITS
         }
-        on_chip = totals["weight_bytes"] + totals["state_bytes"]
-        streamed = bool(self._streamed(on_chip)[0])
-        resident = totals["state_bytes"] if streamed else on_chip
-        resources = {"sram_bytes": float(resident[0])}
-        residency = "streamed" if streamed else "fit"
+        weights = totals["weight_bytes"]
+        others = totals["state_bytes"] * self.config.batch + np.sum(columns["buffer_bytes"])
+        share = float(self._streamed(weights, others)[0])
+        spilled = bool(others[0] > self.chip.sram_bytes)
+        resident = others[0] * (1 - spilled) + (1 - share) * weights[0]
+        resources = {"sram_bytes": float(resident), "area_m2": self.chip.area_m2}
+        residency = "streamed" if share == 1 else "fit" if share == 0 else "partial"
         if figures["latency_s"] is None:
             return Cost(**figures, resources=resources, residency=residency)
-        parts = Breakdown(columns, self.bandwidth, self.leakage_w, streamed)
+        parts = Breakdown(columns, self.chip, share, spilled, table.steps)
         worst = table.with_everything_sent()
         worst_totals = self.combine(worst, self.price(worst), single_recipe(worst))
+        cycles, terms = (
+            float(np.sum(columns[name] * columns["step_runs"])) for name in ("cycles", "terms")
+        )
         resources |= {
             "worst_step_latency_s": float(worst_totals["latency_per_step_s"][0]),
             "worst_step_energy_j": float(worst_totals["energy_per_step_j"][0]),
+            "array_cycles_per_step": cycles,
+            "array_utilization": terms / cycles if cycles else 0.0,
         }
-        cycles_per_step = float(np.sum(columns["cycles"] * columns["step_runs"]))
         return Cost(
             **figures,
-            resources={**resources, "array_cycles_per_step": cycles_per_step},
-            per_op=parts.per_op(table["site"], table.steps),
+            resources=resources,
+            per_op=parts.per_op(table["site"], self.config.batch),
             energy_breakdown_j=parts.energy_per_step(),
             bound="memory" if parts.step.memory_bound else "compute",
             residency=residency,
