@@ -1,4 +1,4 @@
-"""The command line: reads arguments, calls the pipeline, prints what it returns."""
+"""Commands on studies and models: search, retarget, analyze, explain."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from modelflex import pipeline
-from modelflex.errors import UserError
+from modelflex.cli.app import Json, app, err
 from modelflex.report.explain import explain_json, explain_text
 from modelflex.report.model import analysis_text
 from modelflex.report.summary import strict_json
@@ -23,19 +23,6 @@ from modelflex.search.config import parse_config, read_toml
 from modelflex.search.driver import Progress
 
 NOTHING_FEASIBLE = 3
-INTERRUPTED = 130
-USAGE_ERROR: Any = typer.BadParameter.__base__
-"""Wrong arguments of any kind: the parent of what typer exports lies in no public module."""
-
-app = typer.Typer(
-    name="modelflex",
-    help="Fit a trained recurrent network into an edge device's budget, without retraining.",
-    add_completion=False,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-)
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for scripts.")]
-err = Console(stderr=True)
 
 
 @contextmanager
@@ -170,43 +157,3 @@ def explain(
         print(json.dumps(strict_json(explain_json(result.study, trial)), indent=1))
     else:
         Console().print(explain_text(result.study, trial))
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(pipeline.versions()["modelflex"])
-        raise typer.Exit
-
-
-@app.callback()
-def _main(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", help="Print the version and exit.", callback=_version, is_eager=True
-        ),
-    ] = False,
-) -> None:
-    pass
-
-
-def main(arguments: list[str] | None = None) -> Any:
-    """Run the command line; users' mistakes end it with one line and exit code 2."""
-    given = sys.argv[1:] if arguments is None else arguments
-    try:
-        code = app(args=given or ["--help"], prog_name="modelflex", standalone_mode=False) or 0
-    except UserError as error:
-        print(f"modelflex: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except USAGE_ERROR as error:
-        text = " ".join(error.format_message().split()).rstrip(".")
-        print(f"modelflex: {text}; see modelflex --help", file=sys.stderr)
-        sys.exit(UserError.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
-    if code == INTERRUPTED:
-        print(
-            "modelflex: interrupted; finished trials are kept, the same command continues",
-            file=sys.stderr,
-        )
-    sys.exit(code)

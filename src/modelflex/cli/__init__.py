@@ -1,0 +1,58 @@
+"""The command line: reads arguments, calls the pipeline, prints what it returns."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from modelflex import pipeline
+from modelflex.cli import fitting
+from modelflex.cli.app import INTERRUPTED, app
+from modelflex.errors import UserError
+
+__all__ = ["app", "fitting", "main"]
+
+USAGE_ERROR: Any = typer.BadParameter.__base__
+"""Wrong arguments of any kind: the parent of what typer exports lies in no public module."""
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(pipeline.versions()["modelflex"])
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", callback=_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line; users' mistakes end it with one line and exit code 2."""
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = app(args=given or ["--help"], prog_name="modelflex", standalone_mode=False) or 0
+    except UserError as error:
+        print(f"modelflex: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except USAGE_ERROR as error:
+        text = " ".join(error.format_message().split()).rstrip(".")
+        print(f"modelflex: {text}; see modelflex --help", file=sys.stderr)
+        sys.exit(UserError.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        print(
+            "modelflex: interrupted; finished trials are kept, the same command continues",
+            file=sys.stderr,
+        )
+    sys.exit(code)
