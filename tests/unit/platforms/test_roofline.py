@@ -213,8 +213,8 @@ def test_without_an_int8_rate_int8_runs_as_int16(tmp_path: Path) -> None:
 
 
 def test_delta_saves_operations_and_bytes(toy: Roofline) -> None:
-    def step(**shares: float) -> float:
-        cost = toy.cost(table_of([product(200, 400, **shares)], 1.0))
+    def step(density: float = 1.0, active: float = 1.0) -> float:
+        cost = toy.cost(table_of([product(200, 400, density=density, active=active)], 1.0))
         assert cost.latency_per_step_s is not None
         return cost.latency_per_step_s
 
@@ -351,5 +351,7 @@ def test_the_description_says_that_it_is_a_bound() -> None:
     described = PLATFORMS.get("roofline").from_config({}).description
     assert described["model"].startswith("roofline: an upper bound on speed")
     assert described["coverage"]
+    assert described["peak"]["int8"]["value"] == 48e9
+    assert described["peak"]["float16"]["source"] == "mac_rate_float32 × clock"
     assert described["constants"]["dram_bandwidth"]["source"]
     assert any("narrower than 8 bits" in line for line in described["assumptions"])

@@ -141,7 +141,14 @@ class Roofline(Platform):
             "model": MODEL,
             "coverage": COVERAGE,
             **self.spec.to_json(),
-            "peak_macs_per_s": dict(self.peak_macs_per_s),
+            "peak": {
+                name: {
+                    "value": peak,
+                    "unit": "MAC/s",
+                    "source": f"mac_rate_{self._runs_as(name)} × clock",
+                }
+                for name, peak in self.peak_macs_per_s.items()
+            },
             "level": self.config.level or "the fastest that holds weights and state",
             "assumptions": [*ASSUMPTIONS, *missing],
         }
