@@ -12,9 +12,11 @@ class Cost:
     """Costs in SI units; what does not apply is None, never 0. Breakdowns sum to totals.
 
     Attributes:
-        latency_s, energy_j: one inference: T steps and what runs once.
-        latency_per_step_s, energy_per_step_j: one steady-state step, without what runs once.
-        throughput_steps_per_s: steady-state steps a second.
+        latency_s, energy_j: one inference: T steps and what runs once. Of a batch: until all its
+            sequences are done, and the energy of one of them.
+        latency_per_step_s, energy_per_step_j: one steady-state step, without what runs once; these and
+            the other figures of a step are those of the whole batch.
+        throughput_steps_per_s: steady-state steps a second, of all sequences.
         power_w: energy over latency of a steady-state step.
         gops, gops_per_w: dense-equivalent operations (2 a MAC of the uncompressed network), in 10⁹/s.
         weight_bytes: stored codes, scales and biases.
@@ -24,11 +26,11 @@ class Cost:
         dram_bytes_per_step: bytes over the DRAM bus.
         bandwidth_bytes_per_s: DRAM bandwidth required for perfect overlap with the arithmetic.
         resources: platform-specific (e.g. sram_bytes).
-        per_op: site → {latency_s, energy_j, …} per step.
+        per_op: site → {latency_s, energy_j, …} per step; inference_… of one inference.
         energy_breakdown_j: part → joules per step (arithmetic, sram, dram, …).
         bound: what limits the latency ("compute" or "memory").
         coverage: priced MACs / all.
-        residency: where the weights lie ("streamed" or "fit").
+        residency: where the weights lie ("streamed", "fit", "partial", or a memory level).
     """
 
     latency_s: float | None = None

@@ -152,6 +152,10 @@ def read_spec(
         raise UserError(f"cannot read the spec {path}: {reason}", "a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"the spec {path} is not valid TOML: {error}") from None
+    if isinstance(content.get("family"), str) and content["family"] != family:
+        raise UserError(
+            f"the spec {path} is for the family '{content['family']}'", f"the family '{family}'"
+        )
     texts = [*_HEADER, *names]
     known = [*texts, *expected]
     for key in content:
@@ -166,10 +170,6 @@ def read_spec(
     for key in texts:
         if not isinstance(content[key], str):
             raise UserError(f"{path}: {key} is {content[key]!r}", "a text")
-    if content["family"] != family:
-        raise UserError(
-            f"the spec {path} is for the family '{content['family']}'", f"the family '{family}'"
-        )
     constants = {
         key: _constant(content[key], field, f"{path}: {key}")
         for key, field in expected.items()
