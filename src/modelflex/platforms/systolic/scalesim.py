@@ -1,0 +1,232 @@
+"""What SCALE-Sim 3.0.0 reports for a layer, its quirks included, from closed forms where they exist.
+
+Use it to compare with published or recorded results of SCALE-Sim (Samajdar et al., ISPASS 2020);
+`simulate` of the module `simulate` is the corrected simulator. The quirks of 3.0.0 that are kept:
+
+- cycles are one fewer than the folds take;
+- under os, SRAM writes count R + C more for each fold; partial sums are never read back;
+- the compute utilisation of ws and is counts C − 1 cycles more for each fold;
+- a convolution whose stride does not divide has one row (column) of windows too many;
+- late fetches stall twice as long as they are late.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from modelflex.core.fixed import Array
+from modelflex.errors import UserError
+from modelflex.platforms.systolic.closed_forms import Dataflow, folds, mapped
+from modelflex.platforms.systolic.points import Points
+from modelflex.platforms.systolic.scalesim_order import Held, Job, Moving, job
+from modelflex.platforms.systolic.scalesim_prefetch import NO_MISSES, Misses, dense, misses, ring
+from modelflex.platforms.systolic.scalesim_reads import streamed, swept, swept_in_blocks
+from modelflex.platforms.systolic.scalesim_stalls import timing
+from modelflex.platforms.systolic.scalesim_windows import Order, Windows, follow
+from modelflex.platforms.systolic.scalesim_writes import HALF_KB
+from modelflex.platforms.systolic.workload import Convolution, Gemm, Workload
+
+
+class _Moved(NamedTuple):
+    """What the memories make of a layer: arrays over points."""
+
+    cycles: Array
+    stalls: Array
+    ifmap: Array
+    filter: Array
+    ofmap: Array
+
+
+def simulate(dataflow: Dataflow, workload: Workload, points: Points) -> dict[str, Array]:
+    """What SCALE-Sim 3.0.0 reports for a layer on every point.
+
+    Args:
+        dataflow: os, ws or is.
+        workload: a `Gemm`, or a `Convolution` of one input.
+        points: arrays; a finite bandwidth is that of each operand (USER: `Bandwidth`, and the
+            SRAM bank bandwidths of the layout with one bank; no custom layout). Without one, CALC.
+
+    Returns:
+        Columns that broadcast to the points: cycles (stalls included), stall_cycles;
+        mapping_utilization, compute_utilization, overall_utilization, in percent; sram_ifmap,
+        sram_filter, sram_ofmap, dram_ifmap, dram_filter, dram_ofmap in words.
+
+    Raises:
+        UserError: something that SCALE-Sim does not do.
+    """
+    if points.bandwidth is not None and np.any(points.bandwidth != np.floor(points.bandwidth)):
+        raise UserError(
+            f"bandwidth is {points.bandwidth.tolist()}",
+            "whole words a cycle, as in SCALE-Sim 3.0.0",
+        )
+    if isinstance(workload, Gemm):
+        windows = None
+        m, n, k = workload.m, workload.n, workload.k
+    elif isinstance(workload, Convolution):
+        if workload.batch != 1:
+            raise UserError(
+                f"layer '{workload.name}' has a batch of {workload.batch}",
+                "1: SCALE-Sim 3.0.0 knows no batch",
+            )
+        windows = Windows(workload)
+        m, n, k = windows.m, workload.filters, windows.k
+    else:
+        raise UserError(f"layer '{workload.name}'", "a product or a convolution")
+    sizes = np.array(m), np.array(n), np.array(k)
+    if points.bandwidth is None:
+        return calc(dataflow, *sizes, points, windows)
+    return _columns(dataflow, *sizes, points, _finite(dataflow, (m, n, k), points, windows))
+
+
+def calc(
+    dataflow: Dataflow, m: Array, n: Array, k: Array, points: Points, windows: Windows | None = None
+) -> dict[str, Array]:
+    """What SCALE-Sim 3.0.0 reports in CALC mode for products M×N×K, which broadcast with the points.
+
+    Args:
+        windows: of a convolution; its product is given by m, n, k.
+
+    Returns:
+        The columns of `simulate`. Followed one by one are only arrays with more columns than half
+        of the ofmap buffer has words, and convolutions whose input exceeds half of its buffer.
+    """
+    cut = folds(dataflow, m, n, k, points.rows, points.columns)
+    ifmap, filters = m * k, k * n
+    sweeps, once = cut.columns, np.ones_like(cut.columns)
+    if dataflow == "os":
+        last = k * (n - (cut.columns - 1) * points.columns)
+        filter_reads = swept_in_blocks(
+            k * points.columns, last, cut.columns, cut.rows, points.filter_kb
+        )
+    else:
+        filter_reads = swept(filters, sweeps if dataflow == "is" else once, points.filter_kb)
+    if windows is None:
+        ifmap_reads = swept(ifmap, once if dataflow == "is" else sweeps, points.ifmap_kb)
+    else:
+        ifmap_reads = _window_reads(dataflow, windows, n, points)
+    written = m * n * (1 if dataflow == "os" else cut.rows)
+    half = HALF_KB * points.ofmap_kb
+    # The buffer is drained C words a cycle, so nobody waits. If C divides half a buffer, the first
+    # drain leaves a line of one word, which counts as C words unless it is the last one.
+    rounded = (half % points.columns == 0) & (written > half + 1)
+    cycles, stalls, to_dram, narrow = np.broadcast_arrays(
+        cut.rows * cut.columns * cut.length - 1,
+        np.zeros_like(half),
+        written + np.where(rounded, points.columns - 1, 0),
+        (written > half) & (points.columns >= half),
+    )
+    moved = _Moved(cycles, stalls, ifmap_reads, filter_reads, to_dram)
+    if np.any(narrow):
+        moved = _drained(dataflow, (m, n, k), points, moved, narrow)
+    return _columns(dataflow, m, n, k, points, moved)
+
+
+def _drained(
+    dataflow: Dataflow,
+    sizes: tuple[Array, Array, Array],
+    points: Points,
+    moved: _Moved,
+    chosen: Array,
+) -> _Moved:
+    """Follow the write buffer of some points."""
+    columns = [moved.cycles.copy(), moved.stalls.copy(), moved.ofmap.copy()]
+    fields = (*sizes, points.rows, points.columns, points.ofmap_kb)
+    choose = [np.broadcast_to(field, chosen.shape)[chosen].tolist() for field in fields]
+    found = []
+    for m, n, k, rows, width, buffer_kb in zip(*choose, strict=True):
+        found.append(timing(job(dataflow, m, n, k, rows, width).ofmap, buffer_kb, width, []))
+    for column, values in zip(columns, np.array(found, np.int64).T, strict=True):
+        column[chosen] = values
+    cycles, stalls, ofmap = columns
+    return moved._replace(cycles=cycles, stalls=stalls, ofmap=ofmap)
+
+
+def _window_reads(dataflow: Dataflow, windows: Windows, n: Array, points: Points) -> Array:
+    """DRAM reads of the ifmap of a convolution, once for each kind of point."""
+    rows, columns, buffers = np.broadcast_arrays(points.rows, points.columns, points.ifmap_kb)
+    kinds, which = np.unique(
+        np.stack([rows.ravel(), columns.ravel(), buffers.ravel()]), axis=1, return_inverse=True
+    )
+    reads = []
+    for row, column, buffer_kb in kinds.T.tolist():
+        cut = job(dataflow, windows.m, int(n), windows.k, row, column)
+        order = Order(windows, cut)
+        sweeps = 1 if dataflow == "is" else cut.column_folds
+        reads.append(streamed(order.addresses, windows.words, windows.distinct, sweeps, buffer_kb))
+    return np.array(reads, np.int64)[which].reshape(rows.shape)
+
+
+def _finite(
+    dataflow: Dataflow, sizes: tuple[int, int, int], points: Points, windows: Windows | None
+) -> _Moved:
+    """Follow every point."""
+    fields = np.broadcast_arrays(*(np.asarray(field) for field in points))
+    found = []
+    for rows, columns, ifmap_kb, filter_kb, ofmap_kb, width in zip(
+        *(field.ravel().tolist() for field in fields), strict=True
+    ):
+        cut, bandwidth = job(dataflow, *sizes, rows, columns), int(width)
+        ifmap = _ifmap_fetches(cut, ifmap_kb, windows)
+        filters = _fetches(cut.filter, filter_kb)
+        reads = [(ifmap, ifmap_kb, cut.ifmap.padded), (filters, filter_kb, cut.filter.padded)]
+        steps = [-(-HALF_KB * buffer_kb // bandwidth) for _, buffer_kb, _ in reads]
+        result = timing(
+            cut.ofmap, ofmap_kb, bandwidth,
+            [(read[0], lines + 1) for read, lines in zip(reads, steps, strict=True)],
+        )  # fmt: skip
+        brought = [
+            bandwidth * (min(lines, -(-padded // bandwidth)) + int(moved.moves.sum()) * lines)
+            for (moved, _, padded), lines in zip(reads, steps, strict=True)
+        ]
+        found.append((result.cycles, result.stalls, *brought, result.dram_ofmap))
+    return _Moved(*np.array(found, np.int64).T.reshape(5, *fields[0].shape))
+
+
+def _fetches(operand: Moving | Held, buffer_kb: int) -> Misses:
+    sets = ring(operand.words, buffer_kb)
+    if not sets.ahead:
+        return NO_MISSES
+    return misses(operand.passes(), dense(operand, sets))
+
+
+def _ifmap_fetches(cut: Job, buffer_kb: int, windows: Windows | None) -> Misses:
+    if windows is None:
+        return _fetches(cut.ifmap, buffer_kb)
+    order = Order(windows, cut)
+    fetched = order.fetched()
+    sets = ring(len(fetched), buffer_kb)
+    if not sets.ahead:
+        return NO_MISSES
+    return misses(cut.ifmap.passes(), follow(order, fetched, sets))
+
+
+def _columns(
+    dataflow: Dataflow, m: Array, n: Array, k: Array, points: Points, moved: _Moved
+) -> dict[str, Array]:
+    if np.any(moved.cycles == 0):
+        raise UserError(
+            "a layer of one cycle", "a larger one: SCALE-Sim 3.0.0 divides by its cycles less one"
+        )
+    cut = folds(dataflow, m, n, k, points.rows, points.columns)
+    down, across, time = mapped(dataflow, m, n, k)
+    units, cells = points.rows * points.columns, cut.rows * cut.columns
+    mapping = 100.0 * (down * across) / (cells * units)
+    busy = cut.length if dataflow == "os" else cut.length + points.columns - 1
+    partial_sums = m * n * (1 if dataflow == "os" else cut.rows)
+    surplus = cells * (points.rows + points.columns) if dataflow == "os" else 0
+    columns = {
+        "cycles": moved.cycles,
+        "stall_cycles": moved.stalls,
+        "mapping_utilization": mapping,
+        "compute_utilization": mapping * time / busy,
+        "overall_utilization": 100.0 * (m * n * k) / (moved.cycles * units),
+        "sram_ifmap": m * k * (1 if dataflow == "is" else cut.columns),
+        "sram_filter": k * n * {"os": cut.rows, "ws": 1, "is": cut.columns}[dataflow],
+        "sram_ofmap": partial_sums + surplus,
+        "dram_ifmap": moved.ifmap,
+        "dram_filter": moved.filter,
+        "dram_ofmap": moved.ofmap,
+    }
+    return dict(zip(columns, np.broadcast_arrays(*columns.values()), strict=True))
