@@ -1,0 +1,113 @@
+"""A sweep from its file to a table, a page of plots and a summary."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from modelflex.core.fixed import Array
+from modelflex.errors import UserError
+from modelflex.importers.models import load_model
+from modelflex.pipeline.table_files import has_parquet, replacing, table_file
+from modelflex.platforms.systolic.sweep import SweepSummary, Tell, run_sweep
+from modelflex.platforms.systolic.sweep_config import SweepConfig, WorkloadConfig, parse_sweep
+from modelflex.platforms.systolic.topology import read_topology
+from modelflex.platforms.systolic.workload import Gemm, Workload
+from modelflex.report.summary import strict_json
+from modelflex.report.sweep import render_sweep
+from modelflex.search.config import read_toml
+
+SCHEMA: Final = "modelflex.sweep/1"
+PAGE: Final = "sweep.html"
+SUMMARY: Final = "summary.json"
+
+
+def simulate_sweep(
+    path: Path, folder: Path, tell: Tell = lambda done, total: None
+) -> dict[str, Any]:
+    """Run the sweep of a file; each file in `folder` appears whole or not at all.
+
+    Writes the table (sweep.parquet with pyarrow, else sweep.csv, unless the file names one),
+    sweep.html and summary.json.
+
+    Args:
+        path: the sweep (TOML); see `sweep_config`.
+        folder: made if need be.
+        tell: told points done and points in all, often.
+
+    Returns:
+        What summary.json holds: points, infeasible, best rows, front, notes and paths.
+
+    Raises:
+        UserError: the file, its workload or its chip is wrong, or the folder cannot be written.
+    """
+    config = parse_sweep(read_toml(path), path.resolve().parent)
+    layers = read_workload(config.workload)
+    table = config.output.table or ("sweep.parquet" if has_parquet() else "sweep.csv")
+    _prepare(folder)
+    with table_file(folder / table) as write:
+        found = run_sweep(config, layers, write, tell)
+        page = render_sweep(found, config, layers, path.stem)
+    paths = {"table": folder / table, "page": folder / PAGE, "summary": folder / SUMMARY}
+    summary = _summary(found, config, layers, paths)
+    for target, text in ((PAGE, page), (SUMMARY, json.dumps(summary, indent=1) + "\n")):
+        with replacing(folder / target) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return summary
+
+
+def read_workload(config: WorkloadConfig) -> list[Workload]:
+    """The layers, in the order in which they run.
+
+    Raises:
+        UserError: a model or topology that cannot be read, a product that is too large.
+    """
+    if config.model is not None:
+        weights = load_model(config.model).weights
+        return [Gemm(name, config.batch, *weight.shape) for name, weight in weights.items()]
+    if config.topology is not None:
+        return list(read_topology(Path(config.topology)))
+    names = config.names or tuple(f"gemm_{i}" for i in range(1, len(config.gemm) + 1))
+    return [Gemm(name, *sizes) for name, sizes in zip(names, config.gemm, strict=True)]
+
+
+def _prepare(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder '{folder}' cannot be made ({error})", "a folder") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"the folder '{folder}' may not be written", "a writable folder")
+
+
+def _summary(
+    found: SweepSummary, config: SweepConfig, layers: list[Workload], paths: Mapping[str, Path]
+) -> dict[str, Any]:
+    summary: dict[str, Any] = strict_json(
+        {
+            "schema": SCHEMA,
+            "points": found.points,
+            "infeasible": found.infeasible,
+            "layers": [
+                {"name": layer.name, **dict(zip("mnk", map(int, layer.shape[:3]), strict=True))}
+                for layer in layers
+            ],
+            "axes": {axis.name: axis.labels() for axis in config.axes if axis.size <= 1000},
+            "chip": None if config.chip is None else vars(config.chip),
+            "best": found.best,
+            "objectives": found.objectives,
+            "front": _records(found.front),
+            "front_thinned": found.thinned,
+            "notes": found.notes,
+            "paths": {name: str(path) for name, path in paths.items()},
+        }
+    )
+    return summary
+
+
+def _records(columns: Mapping[str, Array]) -> list[dict[str, Any]]:
+    values = [column.tolist() for column in columns.values()]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
