@@ -13,15 +13,25 @@ from modelflex.pipeline.jobs import (
 )
 from modelflex.pipeline.result import Result
 from modelflex.pipeline.setting import versions
+from modelflex.pipeline.simulate import (
+    find_platform,
+    price_model,
+    simulate_gemm,
+    simulate_topology,
+)
 
 __all__ = [
     "Result",
     "Tell",
     "analyze_model",
+    "find_platform",
+    "price_model",
     "retarget",
     "run",
     "say_if_slow",
     "search",
     "search_config",
+    "simulate_gemm",
+    "simulate_topology",
     "versions",
 ]

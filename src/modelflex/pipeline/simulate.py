@@ -1,0 +1,221 @@
+"""Simulating hardware: layers on a systolic array, and whole models on any platform."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self, get_args
+
+from modelflex import platforms
+from modelflex.calibrate import calibrate
+from modelflex.core.data import Sequences
+from modelflex.core.model import Model
+from modelflex.core.platform import Platform
+from modelflex.core.products import program_table
+from modelflex.core.profile import Profile, SiteCounts
+from modelflex.core.program import Program, build_program
+from modelflex.core.recipe import Recipe, recipe_from_json
+from modelflex.errors import UserError, nearest
+from modelflex.importers.data import load_sequences
+from modelflex.importers.models import load_model
+from modelflex.platforms.systolic.closed_forms import Dataflow
+from modelflex.platforms.systolic.layers import COMPAT, simulate_layer, total_cycles
+from modelflex.platforms.systolic.points import Points, one_point
+from modelflex.platforms.systolic.scalesim_config import read_config
+from modelflex.platforms.systolic.topology import read_topology
+from modelflex.platforms.systolic.workload import Gemm
+from modelflex.registry import PLATFORMS
+from modelflex.report.summary import strict_json
+from modelflex.search.config import platform_options, read_toml
+from modelflex.search.pricing import Pricer
+from modelflex.search.problem import run_network
+
+SPECS = Path(platforms.__path__[0]) / "specs"
+DEFAULT_STEPS = 100
+
+
+_SIZES: Final = {
+    "rows": ("rows", 32),
+    "cols": ("columns", 32),
+    "ifmap-kb": ("ifmap_kb", 1024),
+    "filter-kb": ("filter_kb", 2048),
+    "ofmap-kb": ("ofmap_kb", 1024),
+}
+"""Option → (field of `Points`, default)."""
+
+
+@dataclass(frozen=True)
+class ArrayOptions:
+    """The array that layers run on.
+
+    Attributes:
+        compat: the numbers of SCALE-Sim 3.0.0, quirks included.
+    """
+
+    dataflow: Dataflow
+    point: Points
+    compat: bool
+
+    @classmethod
+    def from_given(cls, given: Mapping[str, Any]) -> Self:
+        """From options by their names on the command line; a config replaces all but compat.
+
+        Raises:
+            UserError: an unknown dataflow or peer, nonsense sizes, options beside a config.
+        """
+        peer = given.get("compat")
+        if peer not in (None, COMPAT):
+            raise UserError(f"compat is '{peer}'", f"'{COMPAT}'")
+        others = [name for name in given if name not in ("compat", "config")]
+        if "config" in given:
+            if others:
+                raise UserError(f"--{others[0]} stands beside --config", "one of both")
+            config = read_config(Path(given["config"]))
+            return cls(config.dataflow, config.to_points(), peer is not None)
+        dataflow = given.get("dataflow", "os")
+        if dataflow not in get_args(Dataflow):
+            known = ", ".join(get_args(Dataflow))
+            raise UserError(f"unknown dataflow '{dataflow}'", f"one of {known}")
+        sizes = {field: given.get(name, size) for name, (field, size) in _SIZES.items()}
+        return cls(dataflow, one_point(sizes, given.get("bandwidth")), peer is not None)
+
+
+def simulate_gemm(sizes: str, array: ArrayOptions) -> dict[str, Any]:
+    """One product of sizes "M,N,K", ifmap M×K and filter K×N; see `simulate_layer`.
+
+    Raises:
+        UserError: not three whole numbers above zero, or what `simulate_layer` refuses.
+    """
+    parts = [part.strip() for part in sizes.split(",")]
+    if len(parts) != 3 or not all(re.fullmatch(r"-?[0-9]{1,18}", part) for part in parts):
+        raise UserError(f"gemm is '{sizes}'", "three whole numbers M,N,K")
+    layer = Gemm("gemm", *(int(part) for part in parts))
+    return simulate_layer(array.dataflow, layer, array.point, array.compat)
+
+
+def simulate_topology(path: Path, array: ArrayOptions) -> dict[str, Any]:
+    """All layers of a topology file, one after the other: layers and total_cycles."""
+    layers = [
+        simulate_layer(array.dataflow, layer, array.point, array.compat)
+        for layer in read_topology(path)
+    ]
+    return {"layers": layers, "total_cycles": total_cycles(layers)}
+
+
+def find_platform(text: str) -> Platform:
+    """A platform by the name of a family or of a shipped spec, or from a .toml file.
+
+    A file is either a spec (it names its family) or a configuration with a table [platform].
+
+    Raises:
+        UserError: no such platform or file.
+    """
+    if text.endswith(".toml"):
+        return _platform_in(Path(text))
+    specs = {path.stem: path for path in sorted(SPECS.glob("*.toml"))}
+    if text in specs:
+        return _platform_in(specs[text])
+    if text not in PLATFORMS.names():
+        known = [*PLATFORMS.names(), *specs]
+        raise UserError(
+            f"unknown platform '{text}'",
+            "a family, a shipped spec or a .toml file",
+            nearest(text, known),
+        )
+    platform: Platform = PLATFORMS.get(text).from_config({})
+    return platform
+
+
+def _platform_in(path: Path) -> Platform:
+    content = read_toml(path)
+    name, options = content.get("family"), {"spec": str(path)}
+    if "platform" in content:
+        name, found = platform_options(content["platform"], path.resolve().parent)
+        options = dict(found)
+    if not isinstance(name, str):
+        raise UserError(
+            f"'{path}' names no platform",
+            "a spec with `family`, or a configuration with a table [platform]",
+        )
+    platform: Platform = PLATFORMS.get(name).from_config(options)
+    return platform
+
+
+def price_model(
+    model: Any,
+    platform: Platform,
+    *,
+    recipe: Path | None = None,
+    data: Path | None = None,
+    steps: int | None = None,
+) -> dict[str, Any]:
+    """What a model costs on a platform, without compressing or running it.
+
+    Args:
+        model: folder, file, torch module or `Model`.
+        recipe: a recipe (JSON); without one all weights and activations have 16 bits.
+        data: sequences that tell how many steps there are, and which share of the products an
+            activity leaves to do.
+        steps: T, time steps of a sequence, instead of the data's mean (100 without either).
+
+    Raises:
+        UserError: something cannot be read, the recipe does not fit the model, or it needs data.
+    """
+    loaded = load_model(model)
+    sequences = None if data is None else load_sequences(str(data))
+    length = DEFAULT_STEPS if sequences is None else sequences.mean_length
+    length = float(length if steps is None else steps)
+    if not 1 <= length < math.inf:
+        raise UserError(f"steps is {steps}", "a whole number above zero")
+    compressed = loaded.numeric == "integer"
+    if compressed and recipe is not None:
+        raise UserError(
+            f"'{loaded.name}' is compressed already", "the uncompressed model with a recipe"
+        )
+    chosen = Recipe((), label="16 bits") if recipe is None else _read_recipe(recipe)
+    if compressed:
+        program = build_program(loaded)
+        profile = _profile(loaded, program, sequences)
+        cost = platform.cost(program_table(program, profile, loaded, length))
+    else:
+        stats = None if sequences is None else calibrate(loaded, sequences)
+        cost = Pricer(loaded, stats, platform, length).cost(chosen)
+    priced: dict[str, Any] = strict_json(
+        {
+            "model": loaded.name,
+            "recipe": None if compressed else chosen.to_json(),
+            "steps": length,
+            "cost": cost.to_json(),
+            "platform": dict(platform.description),
+        }
+    )
+    return priced
+
+
+def _profile(model: Model, program: Program, sequences: Sequences | None) -> Profile:
+    """Counters of a compressed network: measured, or of one step where nothing is left out."""
+    if sequences is not None:
+        return run_network(model, sequences)[1]
+    for site, product in program.products.items():
+        if product.link is not None and product.link.activity is not None:
+            raise UserError(
+                f"the model computes only some products of {site}",
+                "data, from which their share is known",
+            )
+    sizes = {site: product.geometry for site, product in program.products.items()}
+    return Profile(1, 1, {site: SiteCounts(1, g.units, g.inputs) for site, g in sizes.items()})
+
+
+def _read_recipe(path: Path) -> Recipe:
+    try:
+        values: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = error.strerror or "unreadable"
+        raise UserError(f"cannot read the recipe {path}: {reason}", "a JSON file") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"the recipe {path} is not valid JSON: {error}") from None
+    return recipe_from_json(values)

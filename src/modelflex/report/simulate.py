@@ -1,0 +1,75 @@
+"""What `modelflex simulate` prints for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from modelflex.core.cost import COST_UNITS
+from modelflex.units import show_quantity
+
+_OPERANDS = ("ifmap", "filter", "ofmap")
+
+
+def layers_text(layers: Sequence[Mapping[str, Any]], total_cycles: int | None) -> RenderableType:
+    """A row a layer, with the words that each operand moves to or from DRAM."""
+    table = Table(box=None, pad_edge=False, header_style="bold underline")
+    table.add_column("Layer")
+    names = ("Cycles", "Stalls", "Mapping", "Compute", "Overall")
+    for name in (*names, *(f"DRAM {operand}" for operand in _OPERANDS)):
+        table.add_column(name, justify="right")
+    for layer in layers:
+        shares = (layer[f"{x}_utilization"] for x in ("mapping", "compute", "overall"))
+        table.add_row(
+            Text(layer["name"]),
+            f"{layer['cycles']:,}",
+            f"{layer['stall_cycles']:,}",
+            *(f"{share:.3g} %" for share in shares),
+            *(_short(layer["dram"][operand]) for operand in _OPERANDS),
+        )
+    if total_cycles is None:
+        return table
+    return Group(table, Text(f"{total_cycles:,} cycles in all", style="bold"))
+
+
+def _short(words: int) -> str:
+    """Three digits and a power of a thousand: 4325376 becomes 4.33M."""
+    for power, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if words >= power:
+            return f"{words / power:.3g}{name}"
+    return str(words)
+
+
+def priced_text(priced: Mapping[str, Any]) -> RenderableType:
+    """Totals, where the energy goes, and the products."""
+    cost, platform = priced["cost"], priced["platform"]
+    recipe = priced["recipe"]
+    label = "as it is compressed" if recipe is None else (recipe["label"] or "recipe")
+    head = f"{priced['model']} ({label}) on {platform.get('title', platform.get('name', ''))}"
+    parts: list[RenderableType] = [Text(head, style="bold")]
+    totals = Table(box=None, pad_edge=False, show_header=False)
+    for name, unit in COST_UNITS.items():
+        totals.add_row(name, show_quantity(cost[name], unit))
+    parts += [totals, Text()]
+    if cost["energy_breakdown_j"]:
+        energy = cost["energy_breakdown_j"]
+        shares = (f"{part} {show_quantity(joules, 'J')}" for part, joules in energy.items())
+        parts.append(Text("Energy of a step: " + ", ".join(shares)))
+    if cost["per_op"]:
+        products = Table(box=None, pad_edge=False, header_style="bold underline")
+        for name in ("Product", "Latency an inference", "Energy an inference"):
+            products.add_column(name, justify="left" if name == "Product" else "right")
+        for site, figures in cost["per_op"].items():
+            products.add_row(
+                Text(site),
+                show_quantity(figures["inference_latency_s"], "s"),
+                show_quantity(figures.get("inference_energy_j"), "J"),
+            )
+        parts += [products]
+    bound, where = cost["bound"] or "—", cost["residency"] or "—"
+    parts.append(Text(f"Bound by: {bound}; weights: {where}; {priced['steps']:g} steps a sequence"))
+    return Group(*parts)
