@@ -67,7 +67,7 @@ class Chip:
 
 
 def read_chip(config: SystolicConfig) -> tuple[Spec, Chip]:
-    """The spec with the quantities that options replace, and the chip.
+    """The spec with the quantities that options replace, without those that are not used, and the chip.
 
     Raises:
         UserError: an unknown spec, unit, memory or node, a wrong or broken value.
@@ -103,6 +103,9 @@ def read_chip(config: SystolicConfig) -> tuple[Spec, Chip]:
         area_m2=(units * unit.area_m2 + memory.sram_area_m2) * area,
         sources=sources,
     )
+    if config.sram is not None:  # another energy was counted, which `sources` tells
+        kept = {name: c for name, c in spec.constants.items() if name != "sram_energy"}
+        spec = replace(spec, constants=kept)
     return spec, chip
 
 
@@ -143,10 +146,18 @@ def _memory(config: SystolicConfig, spec: Spec) -> _Memory:
     sources: dict[str, Any] = {}
     read_j = write_j = 8 * spec["sram_energy"]
     if config.sram is not None:
-        sources["sram"] = onchip.spec.to_json()
         read_j, write_j = (
             float(onchip.energy_j_per_byte(capacity, access, bank)) for access in ("read", "write")
         )
+        sources["sram"] = onchip.spec.to_json()
+        sources |= {
+            f"sram_{access}": {
+                "value": joules,
+                "unit": "J/B",
+                "source": f"points of {onchip.spec.name}",
+            }
+            for access, joules in (("read", read_j), ("write", write_j))
+        }
     standby_w = 0.0
     if config.dram is not None:
         dram = read_dram(config.dram)

@@ -42,8 +42,9 @@ ASSUMPTIONS: Final = (
     "worst_step_energy_j (resources) are those of a step in which every input is sent",
     "streaming weights overlaps with the arithmetic of the whole step, the longer of both counts",
     "SRAM is counted between buffers and array; filling it from DRAM costs DRAM energy only",
-    "inputs, outputs and state stay in SRAM; resident weights are loaded before the first step; "
-    "partial residency keeps the same share of every weight",
+    "inputs, outputs and state stay in SRAM; resident weights are loaded before the first step and "
+    "have the room that state and waiting results leave; partial residency keeps the same share of "
+    "every weight",
     "another technology scales the energy of switching and the area of logic and SRAM; clock, leakage "
     "and DRAM stay as they are",
     "the area is that of units and SRAM, without vector unit, wires between banks and pads",
@@ -89,6 +90,11 @@ class Systolic(Platform):
             "batch": config.batch,
             "circulant": config.circulant,
             "node": config.node or self.spec.names["node"],
+            **{
+                name: value
+                for name in ("supply_voltage", "sram_bank")
+                if (value := getattr(config, name)) is not None
+            },
             "dram_bandwidth": "unlimited" if np.isinf(self.chip.dram_bandwidth) else "limited",
             "leakage": "counted" if config.leakage else "not counted",
             "registers": "counted" if config.registers else "not counted",
@@ -106,7 +112,7 @@ class Systolic(Platform):
         - dram_bytes, dram_j: of the fetched weight, if all of it comes from DRAM;
         - sram_bytes, sram_j: between SRAM and array or vector unit, weights included;
         - arithmetic_j, registers_j, elementwise_j: of the array, its registers, the vector unit;
-        - buffer_bytes: results of all steps that wait for theirs;
+        - buffer_bytes: results of later steps that wait for theirs;
         - reset_bytes, reset_sram_j, reset_dram_j: read at the start of an inference.
 
         Raises:
@@ -184,7 +190,8 @@ class Systolic(Platform):
         return {name: np.where(whole, values, np.nan) for name, values in totals.items()} | {
             "weight_bytes": weight_bytes,
             "state_bytes": state_bytes,
-            "weight_fetch_bytes_per_step": total(table.fetch_bytes_per_step),
+            "weight_fetch_bytes_per_step": total(columns["dram_bytes"] * step)
+            + total(columns["dram_bytes"] * once + columns["reset_bytes"]) / table.steps,
             "dram_bytes_per_step": dram_bytes,
             "coverage": coverage,
         }
@@ -208,7 +215,8 @@ class Systolic(Platform):
         others = totals["state_bytes"] * self.config.batch + np.sum(columns["buffer_bytes"])
         share = float(self._streamed(weights, others)[0])
         spilled = bool(others[0] > self.chip.sram_bytes)
-        resident = others[0] * (1 - spilled) + (1 - share) * weights[0]
+        held = totals["state_bytes"][0] * self.config.batch if spilled else others[0]
+        resident = held + (1 - share) * weights[0]
         resources = {"sram_bytes": float(resident), "area_m2": self.chip.area_m2}
         residency = "streamed" if share == 1 else "fit" if share == 0 else "partial"
         if figures["latency_s"] is None:
@@ -223,8 +231,9 @@ class Systolic(Platform):
             "worst_step_latency_s": float(worst_totals["latency_per_step_s"][0]),
             "worst_step_energy_j": float(worst_totals["energy_per_step_j"][0]),
             "array_cycles_per_step": cycles,
-            "array_utilization": terms / cycles if cycles else 0.0,
         }
+        if cycles:
+            resources["array_utilization"] = terms / cycles
         return Cost(
             **figures,
             resources=resources,

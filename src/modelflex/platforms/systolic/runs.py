@@ -10,7 +10,7 @@ from modelflex.core.fixed import Array
 from modelflex.core.products import ProductTable
 from modelflex.errors import UserError
 from modelflex.platforms.systolic.chip import Chip
-from modelflex.platforms.systolic.closed_forms import Folds, array_cycles, folds, mapped, sweeps
+from modelflex.platforms.systolic.closed_forms import array_cycles, folds, mapped, sweeps
 from modelflex.platforms.systolic.config import SystolicConfig
 from modelflex.platforms.systolic.units import packed_terms
 
@@ -37,7 +37,7 @@ class Runs(NamedTuple):
         results: of the vector unit.
         read_bytes, write_bytes: SRAM; fetch_bytes: of the weight, from wherever it is.
         moved_bits: bits that move on by one register, at the array's edges or to expand circulants.
-        buffer_bytes: results of all steps that wait in SRAM for theirs.
+        buffer_bytes: results of later steps that wait for theirs.
         per_step, once: runs in a steady-state step; runs once an inference.
     """
 
@@ -53,14 +53,29 @@ class Runs(NamedTuple):
     once: Array
 
 
-class _Products(NamedTuple):
-    """Products that run as they are: folds, and how many words enter of either operand."""
+class _Bits(NamedTuple):
+    """What enters the array in one sweep, and the sums that leave it."""
 
-    folds: Folds
-    rows: Array
-    columns: Array
-    terms: Array
+    inputs: Array
+    weights: Array
+    sums: Array
+
+
+class _Products(NamedTuple):
+    """What products take on the array: [rows].
+
+    Attributes:
+        input_bits: read from SRAM.
+        filter, ofmap_reads, ofmap_writes: SRAM accesses of every weight and of every sum.
+    """
+
     cycles: Array
+    terms: Array
+    moved_bits: Array
+    input_bits: Array
+    filter: Array
+    ofmap_reads: Array
+    ofmap_writes: Array
 
 
 def runs(table: ProductTable, chip: Chip, config: SystolicConfig) -> Runs:
@@ -73,39 +88,37 @@ def runs(table: ProductTable, chip: Chip, config: SystolicConfig) -> Runs:
     product = table["layout"] != ""
     held = product & (table["state_bytes"] > 0)
     hoisted = table["hoistable"].astype(bool) & (config.workload == "sequence")
-    repeats = np.where(hoisted, np.ceil(table.steps), 1.0).astype(np.int64) * config.batch
+    # Input vectors of a run; T is a mean, so only folds are whole.
+    vectors = np.where(hoisted, table.steps, 1.0) * config.batch
     # Sequences of a batch send on their own: an input is active if it is for one of them.
     active, density = (1 - (1 - table[name]) ** config.batch for name in ("active", "density"))
     fft = (table["layout"] == "circulant") & (config.circulant == "fft")
-    direct = _direct(table, chip, config, repeats, active)
-    spectral = _spectral(table, chip, config, repeats, density)
-    f = Folds(*(np.where(fft, s, d) for s, d in zip(spectral.folds, direct.folds, strict=True)))
-    swept = sweeps(config.dataflow, f)
+    direct = _direct(table, chip, config, vectors, active)
+    spectral = _spectral(table, chip, config, vectors, density)
+    array = _Products(*(np.where(fft, s, d) for s, d in zip(spectral, direct, strict=True)))
 
     m, k = table["m"], table["k"]
     weights = table["units"] * table["unit_bytes"] * density
-    inputs = _inputs(table, fft, repeats, active, density)
-    once_gathered = np.isin(table["layout"], SPARSE)
-    ifmap_bytes = inputs * np.where(once_gathered, 1, swept.ifmap) / 8
-    sums = repeats * m * chip.accumulator_bits / 8
+    sums = vectors * m * chip.accumulator_bits / 8
     state = table["state_bytes"] * config.batch
-    results = repeats * (m + k) + np.where(held, config.batch * (m + k), 0)
+    results = vectors * (m + k) + np.where(held, config.batch * (m + k), 0)
     results = results + config.batch * table["functions"] * chip.function_results
-    results = results + np.where(fft, _butterflies(table, density) * repeats, 0)
-    reads = ifmap_bytes + sums * swept.ofmap_reads + weights * swept.filter + table["fixed_bytes"]
+    results = results + np.where(fft, _butterflies(table, density) * vectors, 0)
+    reads = array.input_bits / 8 + sums * array.ofmap_reads + weights * array.filter
     step = table["runs_per_step"] >= 1
     # A hoisted product runs once for all the steps of a sequence.
     per_step = np.where(hoisted, 1 / table.steps, table["runs_per_step"])
     return Runs(
-        cycles=np.where(fft, spectral.cycles, direct.cycles) * product,
-        terms=np.where(fft, spectral.terms, direct.terms) * product,
+        cycles=array.cycles * product,
+        terms=array.terms * product,
         results=results,
-        read_bytes=(reads + state) * product + results * chip.vector_read_bytes,
-        write_bytes=(sums * swept.ofmap_writes + state) * product
+        read_bytes=(reads + table["fixed_bytes"] + state) * product
+        + results * chip.vector_read_bytes,
+        write_bytes=(sums * array.ofmap_writes + state) * product
         + results * chip.vector_write_bytes,
         fetch_bytes=weights + table["fixed_bytes"],
-        moved_bits=_moved_bits(table, chip, config, repeats, active, fft) * product,
-        buffer_bytes=np.where(hoisted, sums, 0.0),
+        moved_bits=array.moved_bits * product,
+        buffer_bytes=np.where(hoisted, sums * (1 - 1 / table.steps), 0.0),
         per_step=np.where(step, per_step, 0.0),
         once=np.where(step, 0.0, table["runs_per_step"] * table.steps),
     )
@@ -129,19 +142,30 @@ def _check(table: ProductTable, config: SystolicConfig) -> None:
 
 
 def _direct(
-    table: ProductTable, chip: Chip, config: SystolicConfig, repeats: Array, active: Array
+    table: ProductTable, chip: Chip, config: SystolicConfig, vectors: Array, active: Array
 ) -> _Products:
     """Products with the matrix itself, or with the terms that its pattern keeps."""
-    m = table["m"]
-    kept = -(-table["macs"] // np.maximum(m, 1))
-    k = np.where(np.isin(table["layout"], SPARSE), kept, table["k"])
+    m, k, macs = table["m"], table["k"], table["macs"]
+    sparse = np.isin(table["layout"], SPARSE)
+    kept = -(-macs // np.maximum(m, 1))
     bits = table["weight_bits"], table["activation_bits"]
-    packed = packed_terms(chip.unit, k, active, *bits)
-    return _product(chip, config, repeats, m, packed)
+    terms = packed_terms(chip.unit, np.where(sparse, kept, k), active, *bits)
+    # Each column gathers inputs of its own, so that no other one needs them again.
+    shared = np.where(table["layout"] == "block_sparse", np.maximum(table["block"], 1), 1)
+    words = np.where(sparse, macs / shared, k) * active
+    one_sweep = _Bits(
+        vectors * words * table["activation_bits"],
+        macs * active * table["weight_bits"],
+        vectors * m * chip.accumulator_bits,
+    )
+    found = _product(chip, config, vectors, m, terms, one_sweep, sparse)
+    # A weight that is expanded from its block's generator moves on by one register.
+    expanded = np.where(table["layout"] == "circulant", one_sweep.weights * found.filter, 0.0)
+    return found._replace(moved_bits=found.moved_bits + expanded)
 
 
 def _spectral(
-    table: ProductTable, chip: Chip, config: SystolicConfig, repeats: Array, density: Array
+    table: ProductTable, chip: Chip, config: SystolicConfig, vectors: Array, density: Array
 ) -> _Products:
     """Block-circulant products in the frequency domain: each of the b/2 − 1 complex bins is a product
     of twice the block rows and columns, the two real bins one of their own (C-LSTM, FPGA 2018).
@@ -149,43 +173,63 @@ def _spectral(
     block = np.maximum(table["block"], 1)
     p, q = table["m"] // block, table["k"] // block
     width = np.maximum(table["activation_bits"], SPECTRUM_BITS)
-    real, whole = (
-        _product(
-            chip, config, repeats, n * p, packed_terms(chip.unit, n * q, density, table["weight_bits"], width)
-        )
-        for n in (1, 2)
-    )  # fmt: skip
-    bins = np.maximum(block // 2 - 1, 0)
-    real_bins = np.minimum(block, 2)
-    # Folds of the bins lie side by side; sweeps need their number only.
-    combined = Folds(real.folds.rows, real.folds.columns, real.folds.length)
-    return _Products(
-        combined,
-        real.rows,
-        real.columns,
-        real_bins * real.terms + bins * whole.terms,
-        real_bins * real.cycles + bins * whole.cycles,
+    real_bins, bins = np.minimum(block, 2), np.maximum(block // 2 - 1, 0)
+    inputs = vectors * table["k"] * density * width
+    stored = p * table["k"] * density * table["weight_bits"]
+    sums = vectors * table["m"] * chip.accumulator_bits
+
+    def of(n: int) -> _Products:
+        """All words as if they belonged to bins of n numbers; a complex weight enters twice."""
+        terms = packed_terms(chip.unit, n * q, density, table["weight_bits"], width)
+        return _product(chip, config, vectors, n * p, terms, _Bits(inputs, n * stored, sums))
+
+    real, whole = of(1), of(2)
+    share = real_bins / block
+    mean = _Products(*(share * r + (1 - share) * w for r, w in zip(real, whole, strict=True)))
+    return mean._replace(
+        cycles=real_bins * real.cycles + bins * whole.cycles,
+        terms=real_bins * real.terms + bins * whole.terms,
     )
 
 
-def _product(chip: Chip, config: SystolicConfig, m: Array, n: Array, k: Array) -> _Products:
+def _product(
+    chip: Chip,
+    config: SystolicConfig,
+    vectors: Array,
+    n: Array,
+    k: Array,
+    one_sweep: _Bits,
+    gathered: Array | bool = False,
+) -> _Products:
+    """A product of `vectors`×k by k×n; `gathered` inputs are those of all columns already."""
+    # T is a quotient of counters: its product with the batch may lie a rounding error too high.
+    m = np.ceil(vectors - 1e-9).astype(np.int64)
     f = folds(config.dataflow, m, n, k, chip.rows, chip.columns)
+    swept = sweeps(config.dataflow, f)
     along_rows, along_columns, _ = mapped(config.dataflow, m, n, k)
-    busy = np.where(k > 0, array_cycles(f), 0)
-    return _Products(f, along_rows, along_columns, np.asarray(m * n * k), busy)
-
-
-def _inputs(
-    table: ProductTable, fft: Array, repeats: Array, active: Array, density: Array
-) -> Array:
-    """Bits of the inputs that enter the array once."""
-    bits = table["activation_bits"]
-    words = table["k"] * active
-    shared = np.where(table["layout"] == "block_sparse", np.maximum(table["block"], 1), 1)
-    gathered = table["macs"] * active / shared
-    words = np.where(np.isin(table["layout"], SPARSE), gathered, words)
-    spectrum = table["k"] * density * np.maximum(bits, SPECTRUM_BITS)
-    return np.asarray(repeats * np.where(fft, spectrum, words * bits))
+    input_bits = one_sweep.inputs * np.where(gathered, 1, swept.ifmap)
+    weight_bits = one_sweep.weights * swept.filter
+    sum_bits = one_sweep.sums * swept.ofmap_writes
+    # The skew at the array's edges: (side − 1)/2 registers a word on average.
+    down, across = (
+        np.maximum(np.minimum(side, size) - 1, 0) / 2
+        for side, size in ((chip.rows, along_rows), (chip.columns, along_columns))
+    )
+    skew = {
+        "os": input_bits * down + weight_bits * across,
+        "ws": input_bits * down + sum_bits * across,
+        "is": weight_bits * down + sum_bits * across,
+    }[config.dataflow]
+    started = np.asarray(k > 0)
+    return _Products(
+        cycles=array_cycles(f) * started,
+        terms=np.asarray(m * n * k),
+        moved_bits=skew * started,
+        input_bits=input_bits,
+        filter=swept.filter,
+        ofmap_reads=swept.ofmap_reads * started,
+        ofmap_writes=swept.ofmap_writes * started,
+    )
 
 
 def _butterflies(table: ProductTable, density: Array) -> Array:
@@ -195,33 +239,3 @@ def _butterflies(table: ProductTable, density: Array) -> Array:
     block = np.maximum(table["block"], 1)
     transforms = table["k"] * density / block + table["m"] / block
     return np.asarray(BUTTERFLY_RESULTS * transforms * block / 4 * np.log2(block))
-
-
-def _moved_bits(
-    table: ProductTable,
-    chip: Chip,
-    config: SystolicConfig,
-    repeats: Array,
-    active: Array,
-    fft: Array,
-) -> Array:
-    """The skew at the array's edges, (side − 1)/2 registers a word on average, and one register for
-    every weight that is expanded from its block's generator.
-    """
-    m, k = table["m"], table["k"] * active
-    f = folds(config.dataflow, repeats, m, np.ceil(k), chip.rows, chip.columns)
-    swept = sweeps(config.dataflow, f)
-    down, across, _ = mapped(config.dataflow, repeats, m, np.ceil(k))
-    rows, columns = (
-        (np.minimum(s, n) - 1) / 2 for s, n in ((chip.rows, down), (chip.columns, across))
-    )
-    weights = m * k * table["weight_bits"]
-    inputs = repeats * k * table["activation_bits"] * swept.ifmap
-    sums = repeats * m * chip.accumulator_bits * swept.ofmap_writes
-    skew = {
-        "os": inputs * rows + weights * swept.filter * columns,
-        "ws": inputs * rows + sums * columns,
-        "is": weights * swept.filter * rows + sums * columns,
-    }[config.dataflow]
-    expanded = (table["layout"] == "circulant") & ~fft
-    return np.asarray(np.maximum(skew, 0) + np.where(expanded, weights * swept.filter, 0.0))
