@@ -25,7 +25,7 @@ from modelflex.platforms.systolic.workload import MAX_WORDS, Convolution, Gemm, 
 
 Kind = Literal["conv", "gemm"]
 
-MAX_BYTES: Final = 2**24
+MAX_BYTES: Final = 2**23
 """Largest topology file."""
 MAX_LAYERS: Final = 100_000
 """Most layers of a topology file, depth-wise rows expanded."""
@@ -183,7 +183,7 @@ def write_text(path: Path, text: str) -> None:
 
 def _rows(text: str) -> list[_Row]:
     """The lines that are not blank; of too many, one more than is allowed."""
-    rows = (_row(number, line) for number, line in enumerate(text.split("\n"), 1))
+    rows = (_row(number, line) for number, line in enumerate(text.split("\n"), 1) if line)
     return list(islice((row for row in rows if row.cells), MAX_LAYERS + 2))
 
 
