@@ -15,6 +15,9 @@ MAX_SIDE: Final = 2**14
 MAX_BUFFER_KB: Final = 2**30
 """Largest buffer, in units of 1024 words."""
 
+MIN_BANDWIDTH: Final = 2.0**-8
+"""Fewest words a cycle: all cycles then stay exact in 64 bits."""
+
 
 class Points(NamedTuple):
     """Arrays of R rows × C columns with a buffer for each operand; fields broadcast.
@@ -40,13 +43,14 @@ def one_point(sizes: Mapping[str, int], bandwidth: float | None) -> Points:
         sizes: field of `Points` → size; all but the bandwidth.
 
     Raises:
-        UserError: a size below 1 or beyond what can be counted, a bandwidth that is not above zero.
+        UserError: a size below 1 or beyond what can be counted, a bandwidth that is not finite or
+            below `MIN_BANDWIDTH`.
     """
     for name, size in sizes.items():
         limit = MAX_SIDE if name in ("rows", "columns") else MAX_BUFFER_KB
         if not 1 <= size <= limit:
             raise UserError(f"{name} is {size}", f"a whole number from 1 to {limit}")
-    if bandwidth is not None and not 0 < bandwidth < np.inf:
-        raise UserError(f"bandwidth is {bandwidth}", "words a cycle, above zero")
+    if bandwidth is not None and not MIN_BANDWIDTH <= bandwidth < np.inf:
+        raise UserError(f"bandwidth is {bandwidth}", f"words a cycle, at least {MIN_BANDWIDTH}")
     whole = {name: np.array([size], np.int64) for name, size in sizes.items()}
     return Points(**whole, bandwidth=None if bandwidth is None else np.array([bandwidth]))

@@ -18,6 +18,7 @@ SCALE-Sim.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -83,7 +84,8 @@ def simulate(dataflow: Dataflow, shape: Shape, points: Points) -> dict[str, Arra
     work = array_cycles(f)
     stalls = _stalls(dataflow, layer, points)
     total = work + stalls
-    macs, units = m * n * k, points.rows * points.columns
+    units = points.rows * points.columns
+    useful = 100.0 * (m * n * k) / units
     swept = sweeps(dataflow, f)
     again = np.where(layer.stays, 1, f.rows)
     brought = layer.along.total * np.where(layer.along.resident, 1, f.columns)
@@ -96,8 +98,8 @@ def simulate(dataflow: Dataflow, shape: Shape, points: Points) -> dict[str, Arra
         "mapping_utilization": 100.0
         * (layer.along_rows * layer.along_columns)
         / (f.rows * f.columns * units),
-        "compute_utilization": 100.0 * macs / (work * units),
-        "overall_utilization": 100.0 * macs / (total * units),
+        "compute_utilization": useful / work,
+        "overall_utilization": useful / total,
         "sram_ifmap": m * k * swept.ifmap,
         "sram_filter": k * n * swept.filter,
         "sram_ofmap": m * n * swept.ofmap_writes,
@@ -106,12 +108,12 @@ def simulate(dataflow: Dataflow, shape: Shape, points: Points) -> dict[str, Arra
         "dram_filter": moved["filter"],
         "dram_ofmap": m * n * again,
         "dram_ofmap_reads": m * n * (again - 1),
-        "fits": np.all(
-            [
+        "fits": reduce(
+            np.logical_and,
+            (
                 words <= KB * getattr(points, f"{name}_kb")
                 for name, words in _needs(dataflow, layer)
-            ],
-            axis=0,
+            ),
         ),
     }
     return dict(zip(columns, np.broadcast_arrays(*columns.values()), strict=True))
@@ -222,9 +224,9 @@ class _Channels:
     def results(self, row: Array, column: Array) -> Array:
         """Results that leave, and partial sums that come back."""
         layer = self.layer
-        width = self._part(column, layer.along_columns, self.points.columns)
+        width = _part(column, layer.along_columns, self.points.columns)
         if self.dataflow == "os":
-            height = self._part(row, layer.along_rows, self.points.rows)
+            height = _part(row, layer.along_rows, self.points.rows)
             return self._cycles(height * width)
         sums = layer.time * width
         final = row == layer.folds.rows - 1
@@ -240,16 +242,21 @@ class _Channels:
             return np.where(row == 0, words, 0)
         return _share(words, row, layer.along_rows, self.points.rows)
 
-    def _part(self, index: Array, size: Array, side: Array) -> Array:
-        return np.minimum(side, size - index * side)
-
     def _cycles(self, words: Array) -> Array:
-        return np.ceil(words / self.bandwidth).astype(np.int64)
+        # A rounding error of a share or of the bandwidth adds no cycle.
+        return np.ceil(words / self.bandwidth * (1 - 2**-50)).astype(np.int64)
+
+
+def _part(index: Array, size: Array, side: Array) -> Array:
+    """Of `size`, cut every `side`, what the fold `index` takes."""
+    return np.minimum(side, size - index * side)
 
 
 def _share(total: Array, index: Array, size: Array, side: Array) -> Array:
-    """Words of the fold `index` when `total` words lie evenly along `size`, cut every `side`."""
-    begin, end = index * side, np.minimum(size, (index + 1) * side)
-    # ⌊total·x/size⌋ without the product, which may not fit into 64 bits.
-    each, rest = total // size, total % size
-    return each * (end - begin) + rest * end // size - rest * begin // size
+    """Words of the fold `index` when `total` words lie evenly along `size`, cut every `side`.
+
+    A fraction where the distinct words of a convolution are no multiple of its pixels and terms.
+    """
+    span = _part(index, size, side)
+    # Whole shares apart: they stay exact, and no product outgrows 64 bits.
+    return total // size * span + total % size * span / size

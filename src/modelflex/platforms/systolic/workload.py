@@ -156,9 +156,10 @@ class Convolution:
             pixels = np.minimum(pixels, self.m)
             # Adjacent pixels may begin and end within a row of the output, or in another input.
             rows = np.minimum((pixels - 2) // self.output_width + 2, self.m // self.output_width)
-            inputs = (pixels - 2) // (self.m // self.batch) + 2 if self.batch > 1 else 1
-            span = (rows - 1) * self.stride_height + inputs * self.filter_height
-            band = span * self.width * self.channels
+            inputs = np.minimum((pixels - 2) // (self.m // self.batch) + 2, self.batch)
+            next_row = min(self.stride_height, self.filter_height)
+            span = (rows - inputs) * next_row + inputs * self.filter_height
+            band = span * columns * self.channels
             return np.minimum(np.minimum(pixels * np.minimum(terms, self.k), band), words)
 
         return Shape(np.array(self.m), np.array(self.n), np.array(self.k), words, slice_words)
