@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 
 from modelflex import pipeline
-from modelflex.cli.app import Json, app
+from modelflex.cli.app import Json, app, err
 from modelflex.errors import UserError
 from modelflex.pipeline.simulate import ArrayOptions
-from modelflex.report.simulate import layers_text, priced_text
+from modelflex.report.simulate import layers_text, priced_text, sweep_text
 
 SYSTOLIC = "systolic"
+DEFAULT_OUT = Path("runs/sweep")
 
 _ARRAY = "Array (with systolic)"
 _LAYERS = "Layers (with systolic)"
@@ -75,7 +79,7 @@ def simulate(
         Path | None, _option("Many arrays and layers: a sweep (TOML).", _LAYERS, "--sweep")
     ] = None,
     out: Annotated[
-        Path | None, _option("Folder for a sweep's table and plots.", _LAYERS, "--out")
+        Path | None, _option("Folder for a sweep's table and plots (runs/sweep).", _LAYERS, "--out")
     ] = None,
     platform: Annotated[
         str | None,
@@ -132,8 +136,11 @@ def _systolic(array: dict[str, Any], layers: dict[str, Any], as_json: bool) -> N
         found = " and ".join(f"--{name}" for name in layers) or "none of them"
         raise UserError(f"there is {found}", "one of --gemm, --topology and --sweep")
     if "sweep" in layers:
-        _refuse(array, "is an axis of the sweep's file", "write it there")
-        raise UserError("sweeps", "soon")
+        _refuse(array, "stands beside --sweep", "axes in the sweep's file")
+        with _progress() as tell:
+            swept = pipeline.simulate_sweep(layers["sweep"], folder or DEFAULT_OUT, tell)
+        _show(swept, sweep_text(swept), as_json)
+        return
     if folder is not None:
         raise UserError("--out is given without --sweep", "--out with --sweep")
     options = ArrayOptions.from_given(array)
@@ -143,6 +150,14 @@ def _systolic(array: dict[str, Any], layers: dict[str, Any], as_json: bool) -> N
     else:
         result = pipeline.simulate_topology(layers["topology"], options)
         _show(result, layers_text(result["layers"], result["total_cycles"]), as_json)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar with the time remaining, on stderr."""
+    with Progress(*Progress.get_default_columns(), console=err, transient=True) as bar:
+        task = bar.add_task("simulating", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _refuse(given: dict[str, Any], reason: str, hint: str) -> None:

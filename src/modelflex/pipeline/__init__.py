@@ -19,6 +19,7 @@ from modelflex.pipeline.simulate import (
     simulate_gemm,
     simulate_topology,
 )
+from modelflex.pipeline.sweep import simulate_sweep
 
 __all__ = [
     "Result",
@@ -32,6 +33,7 @@ __all__ = [
     "search",
     "search_config",
     "simulate_gemm",
+    "simulate_sweep",
     "simulate_topology",
     "versions",
 ]

@@ -73,3 +73,40 @@ def priced_text(priced: Mapping[str, Any]) -> RenderableType:
     bound, where = cost["bound"] or "—", cost["residency"] or "—"
     parts.append(Text(f"Bound by: {bound}; weights: {where}; {priced['steps']:g} steps a sequence"))
     return Group(*parts)
+
+
+def sweep_text(found: Mapping[str, Any]) -> RenderableType:
+    """Counts, the best points, and where the files are."""
+    parts: list[RenderableType] = [
+        Text(
+            f"{found['points']:,} points, {found['infeasible']:,} of them with buffers that cannot "
+            f"hold a tile; {len(found['front'])} on the Pareto front"
+            f"{' (thinned)' if found['front_thinned'] else ''}",
+            style="bold",
+        )
+    ]
+    axes = [name for name, values in found["axes"].items() if len(values) > 1]
+    best = {name: row for name, row in found["best"].items() if row is not None}
+    if best:
+        table = Table(box=None, pad_edge=False, header_style="bold underline")
+        fields = [name for axis in axes for name in _FIELDS.get(axis, (axis,))]
+        table.add_column("Least")
+        for name in best:
+            table.add_column(name, justify="right")
+        table.add_row("", *(_value(row[name]) for name, row in best.items()))
+        for field in fields:
+            table.add_row(field, *(_value(row[field]) for row in best.values()))
+        parts.append(table)
+    parts += [Text(f"Note: {note}") for note in found["notes"]]
+    parts += [Text(f"{name:>8}: {path}", no_wrap=True) for name, path in found["paths"].items()]
+    return Group(*parts)
+
+
+_FIELDS = {"array": ("rows", "columns"), "bits": ("weight_bits", "activation_bits")}
+"""Axis → columns of the table, where they are not named alike."""
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "unlimited"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
