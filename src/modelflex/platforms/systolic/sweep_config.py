@@ -61,6 +61,8 @@ class WorkloadConfig:
                 f"workload.names has {len(self.names)} entries",
                 f"one for each of gemm's {len(self.gemm)}",
             )
+        if self.batch < 1:
+            raise UserError(f"workload.batch is {self.batch}", "a whole number above zero")
         if self.batch != 1 and self.model is None:
             raise UserError("workload.batch is given without a model", "M in each product")
 
