@@ -75,6 +75,7 @@ def simulate(
     topology: Annotated[
         Path | None, _option("Layers of a SCALE-Sim topology .csv.", _LAYERS, "--topology")
     ] = None,
+    batch: Annotated[int | None, _option("Inputs at once (1).", _LAYERS, "--batch")] = None,
     sweep: Annotated[
         Path | None, _option("Many arrays and layers: a sweep (TOML).", _LAYERS, "--sweep")
     ] = None,
@@ -107,7 +108,9 @@ def simulate(
             "filter-kb": filter_kb, "ofmap-kb": ofmap_kb, "bandwidth": bandwidth,
             "config": config, "compat": compat,
         },
-        _LAYERS: {"gemm": gemm, "topology": topology, "sweep": sweep, "out": out},
+        _LAYERS: {
+            "gemm": gemm, "topology": topology, "batch": batch, "sweep": sweep, "out": out,
+        },
         _MODEL: {"platform": platform, "recipe": recipe, "data": data, "steps": steps},
     }  # fmt: skip
     given = {group: {k: v for k, v in of.items() if v is not None} for group, of in options.items()}
@@ -131,24 +134,26 @@ def simulate(
 
 
 def _systolic(array: dict[str, Any], layers: dict[str, Any], as_json: bool) -> None:
-    folder = layers.pop("out", None)
+    folder, batch = layers.pop("out", None), layers.pop("batch", None)
     if len(layers) != 1:
         found = " and ".join(f"--{name}" for name in layers) or "none of them"
         raise UserError(f"there is {found}", "one of --gemm, --topology and --sweep")
     if "sweep" in layers:
         _refuse(array, "stands beside --sweep", "axes in the sweep's file")
+        if batch is not None:
+            raise UserError("--batch stands beside --sweep", "workload.batch in the sweep's file")
         with _progress() as tell:
             swept = pipeline.simulate_sweep(layers["sweep"], folder or DEFAULT_OUT, tell)
         _show(swept, sweep_text(swept), as_json)
         return
     if folder is not None:
         raise UserError("--out is given without --sweep", "--out with --sweep")
-    options = ArrayOptions.from_given(array)
+    options, inputs = ArrayOptions.from_given(array), 1 if batch is None else batch
     if "gemm" in layers:
-        result = pipeline.simulate_gemm(layers["gemm"], options)
+        result = pipeline.simulate_gemm(layers["gemm"], options, inputs)
         _show(result, layers_text([result], None), as_json)
     else:
-        result = pipeline.simulate_topology(layers["topology"], options)
+        result = pipeline.simulate_topology(layers["topology"], options, inputs)
         _show(result, layers_text(result["layers"], result["total_cycles"]), as_json)
 
 

@@ -27,7 +27,7 @@ from modelflex.platforms.systolic.layers import COMPAT, simulate_layer, total_cy
 from modelflex.platforms.systolic.points import Points, one_point
 from modelflex.platforms.systolic.scalesim_config import read_config
 from modelflex.platforms.systolic.topology import read_topology
-from modelflex.platforms.systolic.workload import Gemm
+from modelflex.platforms.systolic.workload import Gemm, batched
 from modelflex.registry import PLATFORMS
 from modelflex.report.summary import strict_json
 from modelflex.search.config import platform_options, read_toml
@@ -84,8 +84,11 @@ class ArrayOptions:
         return cls(dataflow, one_point(sizes, given.get("bandwidth")), peer is not None)
 
 
-def simulate_gemm(sizes: str, array: ArrayOptions) -> dict[str, Any]:
+def simulate_gemm(sizes: str, array: ArrayOptions, batch: int = 1) -> dict[str, Any]:
     """One product of sizes "M,N,K", ifmap M×K and filter K×N; see `simulate_layer`.
+
+    Args:
+        batch: inputs that share the filter; they multiply M.
 
     Raises:
         UserError: not three whole numbers above zero, or what `simulate_layer` refuses.
@@ -93,14 +96,14 @@ def simulate_gemm(sizes: str, array: ArrayOptions) -> dict[str, Any]:
     parts = [part.strip() for part in sizes.split(",")]
     if len(parts) != 3 or not all(re.fullmatch(r"-?[0-9]{1,18}", part) for part in parts):
         raise UserError(f"gemm is '{sizes}'", "three whole numbers M,N,K")
-    layer = Gemm("gemm", *(int(part) for part in parts))
+    layer = batched(Gemm("gemm", *(int(part) for part in parts)), batch)
     return simulate_layer(array.dataflow, layer, array.point, array.compat)
 
 
-def simulate_topology(path: Path, array: ArrayOptions) -> dict[str, Any]:
+def simulate_topology(path: Path, array: ArrayOptions, batch: int = 1) -> dict[str, Any]:
     """All layers of a topology file, one after the other: layers and total_cycles."""
     layers = [
-        simulate_layer(array.dataflow, layer, array.point, array.compat)
+        simulate_layer(array.dataflow, batched(layer, batch), array.point, array.compat)
         for layer in read_topology(path)
     ]
     return {"layers": layers, "total_cycles": total_cycles(layers)}

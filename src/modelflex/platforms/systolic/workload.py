@@ -8,7 +8,7 @@ distinct words than M·K.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -163,6 +163,21 @@ class Convolution:
             return np.minimum(np.minimum(pixels * np.minimum(terms, self.k), band), words)
 
         return Shape(np.array(self.m), np.array(self.n), np.array(self.k), words, slice_words)
+
+
+def batched(layer: Workload, batch: int) -> Workload:
+    """The layer for `batch` inputs at once.
+
+    Raises:
+        UserError: a batch below 1, or a layer that becomes too large to count.
+    """
+    if isinstance(layer, Gemm):
+        if batch < 1:
+            raise UserError(f"the batch is {batch}", "a whole number above zero")
+        return replace(layer, m=layer.m * batch)
+    if isinstance(layer, Convolution):
+        return replace(layer, batch=batch)
+    raise UserError(f"layer '{layer.name}' has no batch", "a product or a convolution")
 
 
 def _covered(outputs: int, size: int, stride: int) -> int:
