@@ -18,7 +18,7 @@ import numpy as np
 
 from modelflex.core.fixed import Array
 from modelflex.errors import UserError
-from modelflex.platforms.systolic.closed_forms import Dataflow, folds, mapped
+from modelflex.platforms.systolic.closed_forms import Dataflow, Folds, folds, mapped
 from modelflex.platforms.systolic.points import Points
 from modelflex.platforms.systolic.scalesim_order import Held, Job, Moving, job
 from modelflex.platforms.systolic.scalesim_prefetch import NO_MISSES, Misses, dense, misses, ring
@@ -65,11 +65,6 @@ def simulate(dataflow: Dataflow, workload: Workload, points: Points) -> dict[str
         windows = None
         m, n, k = workload.m, workload.n, workload.k
     elif isinstance(workload, Convolution):
-        if workload.batch != 1:
-            raise UserError(
-                f"layer '{workload.name}' has a batch of {workload.batch}",
-                "1: SCALE-Sim 3.0.0 knows no batch",
-            )
         windows = Windows(workload)
         m, n, k = windows.m, workload.filters, windows.k
     else:
@@ -77,7 +72,8 @@ def simulate(dataflow: Dataflow, workload: Workload, points: Points) -> dict[str
     sizes = np.array(m), np.array(n), np.array(k)
     if points.bandwidth is None:
         return calc(dataflow, *sizes, points, windows)
-    return _columns(dataflow, *sizes, points, _finite(dataflow, (m, n, k), points, windows))
+    cut = folds(dataflow, *sizes, points.rows, points.columns)
+    return _columns(dataflow, sizes, cut, points, _finite(dataflow, (m, n, k), points, windows))
 
 
 def calc(
@@ -120,7 +116,7 @@ def calc(
     moved = _Moved(cycles, stalls, ifmap_reads, filter_reads, to_dram)
     if np.any(narrow):
         moved = _drained(dataflow, (m, n, k), points, moved, narrow)
-    return _columns(dataflow, m, n, k, points, moved)
+    return _columns(dataflow, (m, n, k), cut, points, moved)
 
 
 def _drained(
@@ -203,13 +199,13 @@ def _ifmap_fetches(cut: Job, buffer_kb: int, windows: Windows | None) -> Misses:
 
 
 def _columns(
-    dataflow: Dataflow, m: Array, n: Array, k: Array, points: Points, moved: _Moved
+    dataflow: Dataflow, sizes: tuple[Array, Array, Array], cut: Folds, points: Points, moved: _Moved
 ) -> dict[str, Array]:
     if np.any(moved.cycles == 0):
         raise UserError(
             "a layer of one cycle", "a larger one: SCALE-Sim 3.0.0 divides by its cycles less one"
         )
-    cut = folds(dataflow, m, n, k, points.rows, points.columns)
+    m, n, k = sizes
     down, across, time = mapped(dataflow, m, n, k)
     units, cells = points.rows * points.columns, cut.rows * cut.columns
     mapping = 100.0 * (down * across) / (cells * units)

@@ -21,7 +21,7 @@ import numpy as np
 
 from modelflex.core.fixed import Array
 from modelflex.platforms.systolic.closed_forms import Dataflow, folds, mapped
-from modelflex.platforms.systolic.scalesim_writes import Profile
+from modelflex.platforms.systolic.scalesim_writes import Profile, cells_by
 
 
 class Runs(NamedTuple):
@@ -67,6 +67,11 @@ class Moving(NamedTuple):
         """Without the padding."""
         return self.columns * self.height
 
+    @property
+    def cycles_of_pass(self) -> int:
+        """Cycles of a pass in which something is asked for."""
+        return self.group * (self.height + self.width - 1)
+
     def passes(self) -> Iterator[tuple[int, int]]:
         """(group, cycle in which it starts), in order."""
         cycles = self.group * self.length
@@ -81,18 +86,20 @@ class Moving(NamedTuple):
         left = np.maximum(cycle - self.height + 1, 0)
         right = np.minimum(cycle, width - 1)
         diagonal = block * self.height + cycle
-        start = self._before()[diagonal] + self._valid(diagonal, left)
+        start = self._before(diagonal) + self._left_of(diagonal, left)
         when = (block - block[0]) * self.length + self.first + cycle
         asked = right >= left
         return Runs(when[asked], start[asked], (start + right - left + 1)[asked])
 
-    def _before(self) -> Array:
-        """Words on the diagonals before each one."""
-        diagonals = np.arange(self.blocks * self.height + self.width - 1)
-        words = self._valid(diagonals, np.minimum(diagonals, self.width - 1) + 1)
-        return np.cumsum(words) - words
+    def _before(self, diagonal: Array) -> Array:
+        """Words on the diagonals before one: those of all places but the last block's padding."""
+        height = self.blocks * self.height
+        padding = diagonal - (height - self.height) - self.last
+        return cells_by(diagonal - 1, height, self.width) - cells_by(
+            padding - 1, self.height, self.width - self.last
+        )
 
-    def _valid(self, diagonal: Array, column: Array) -> Array:
+    def _left_of(self, diagonal: Array, column: Array) -> Array:
         """Words on a diagonal left of a column; the last block's rows come first, and are shorter."""
         leftmost = np.maximum(diagonal - self.blocks * self.height + 1, 0)
         # The diagonal lies in the last block up to this column, and on padding from `last` on.
@@ -125,6 +132,11 @@ class Held(NamedTuple):
     def words(self) -> int:
         """Without the padding."""
         return self.columns * self.height
+
+    @property
+    def cycles_of_pass(self) -> int:
+        """Cycles of the pass in which something is asked for."""
+        return -(-self.columns // self.width) * self.height
 
     def passes(self) -> Iterator[tuple[int, int]]:
         """(group, cycle in which it starts): all of it is one pass."""

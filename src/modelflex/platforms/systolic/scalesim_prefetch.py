@@ -13,9 +13,13 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from modelflex.core.fixed import Array
+from modelflex.errors import UserError
 from modelflex.platforms.systolic.scalesim_order import Held, Moving
 from modelflex.platforms.systolic.scalesim_reads import KB, SETS
 from modelflex.platforms.systolic.scalesim_writes import HALF_KB
+
+MAX_FOLLOWED: Final = 2**25
+"""Most requests of a pass, and misses of a layer, that are kept in memory."""
 
 
 class Misses(NamedTuple):
@@ -66,7 +70,7 @@ def misses(passes: Iterator[tuple[int, int]], follow: Follow) -> Misses:
     """The misses of all passes over an operand; a pass that starts with a known window is known."""
     window = 0
     known: dict[tuple[int, int], tuple[Misses, int]] = {}
-    cycles, moves = [], []
+    cycles, moves, kept = [], [], 0
     for group, start in passes:
         key = group, window
         if key not in known:
@@ -74,11 +78,28 @@ def misses(passes: Iterator[tuple[int, int]], follow: Follow) -> Misses:
         found, window = known[key]
         cycles.append(found.cycle + start)
         moves.append(found.moves)
+        kept += len(found.cycle)
+        check_followed(kept)
     return Misses(np.concatenate(cycles), np.concatenate(moves))
+
+
+def check_followed(count: int) -> None:
+    """Refuse layers that would not fit into memory.
+
+    Raises:
+        UserError: more than `MAX_FOLLOWED`.
+    """
+    if count > MAX_FOLLOWED:
+        raise UserError(
+            "a layer too large to follow its requests one by one, as SCALE-Sim 3.0.0 does",
+            f"at most 2^{MAX_FOLLOWED.bit_length() - 1} of them",
+            "cut it into several",
+        )
 
 
 def dense(operand: Moving | Held, sets: Ring) -> Follow:
     """An operand each word of which has a place of its own in the order of fetching."""
+    check_followed(operand.cycles_of_pass + operand.words // sets.per_set)
 
     def follow(group: int, window: int) -> tuple[Misses, int]:
         cycle, number = _sets_asked_for(operand, group, sets.per_set)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from modelflex.platforms.systolic.scalesim_prefetch import Misses
 from modelflex.platforms.systolic.scalesim_writes import Profile, WriteBuffer
+
+PIECE = 2**16
+"""Events that are taken up together."""
 
 
 class Timing(NamedTuple):
@@ -39,6 +43,17 @@ class _Channel:
         return served + rest - now - 1
 
 
+def _events(last: int, found: list[Misses]) -> Iterator[tuple[int, ...]]:
+    """(cycle, moves of each operand) of cycles in which one misses, and of the last one."""
+    cycle = np.unique(np.concatenate([np.array([last]), *(misses.cycle for misses in found)]))
+    moves = np.zeros((len(found), len(cycle)), np.int64)
+    for row, misses in zip(moves, found, strict=True):
+        row[np.searchsorted(cycle, misses.cycle)] = misses.moves
+    for start in range(0, len(cycle), PIECE):
+        piece = slice(start, start + PIECE)
+        yield from zip(cycle[piece].tolist(), *moves[:, piece].tolist(), strict=True)
+
+
 def timing(
     ofmap: Profile, buffer_kb: int, bandwidth: int, reads: list[tuple[Misses, int]]
 ) -> Timing:
@@ -51,20 +66,18 @@ def timing(
     """
     writes = WriteBuffer(ofmap, buffer_kb, bandwidth)
     channels = [_Channel(step) for _, step in reads]
-    moves = [dict(zip(m.cycle.tolist(), m.moves.tolist(), strict=True)) for m, _ in reads]
-    last = ofmap.lines - 1
-    events = np.unique(np.concatenate([np.array([last]), *(m.cycle for m, _ in reads)]))
-    for cycle in events.tolist():
+    cycles = 0
+    for cycle, *moves in _events(ofmap.lines - 1, [found for found, _ in reads]):
         waited = writes.advance(cycle)
         writes.stalls += waited
         now = cycle + writes.stalls
         waits = [
-            channel.stall(now, moved[cycle])
-            for channel, moved in zip(channels, moves, strict=True)
-            if cycle in moved
+            channel.stall(now, count)
+            for channel, count in zip(channels, moves, strict=True)
+            if count
         ]
         written = writes.advance(cycle + 1)
         writes.stalls += max(written, *waits) if waits else written
-    cycles = now + written
+        cycles = now + written
     writes.empty()
     return Timing(cycles, writes.stalls, writes.to_dram)

@@ -8,13 +8,22 @@ address, are not asked for and not fetched.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from modelflex.core.fixed import Array
+from modelflex.errors import UserError
 from modelflex.platforms.systolic.scalesim_order import Held, Job, Moving
-from modelflex.platforms.systolic.scalesim_prefetch import Follow, Misses, Ring, as_misses
+from modelflex.platforms.systolic.scalesim_prefetch import (
+    Follow,
+    Misses,
+    Ring,
+    as_misses,
+    check_followed,
+)
 from modelflex.platforms.systolic.workload import Convolution
 
 NOWHERE = -1
@@ -29,41 +38,77 @@ class Windows:
         m, k: windows, and words of each.
         words: of the input.
         distinct: words that some window covers.
+
+    Raises:
+        UserError: more than one input.
     """
 
     def __init__(self, layer: Convolution) -> None:
-        height = _outputs(layer.height, layer.filter_height, layer.stride_height)
-        width = _outputs(layer.width, layer.filter_width, layer.stride_width)
-        self.m = height * width
+        if layer.batch != 1:
+            raise UserError(
+                f"layer '{layer.name}' has a batch of {layer.batch}",
+                "1: SCALE-Sim 3.0.0 knows no batch",
+            )
+        self._down = layer.height, layer.filter_height, layer.stride_height
+        self._across = layer.width, layer.filter_width, layer.stride_width
+        self.m = _outputs(*self._down) * _outputs(*self._across)
         self.k = layer.k
         self.words = layer.height * layer.width * layer.channels
-        row, column = np.divmod(np.arange(self.m), width)
-        self._row, self._column = row * layer.stride_height, column * layer.stride_width
-        self._down, rest = np.divmod(np.arange(self.k), layer.filter_width * layer.channels)
-        self._across, channel = np.divmod(rest, layer.channels)
+        self.distinct = _covered(*self._down) * _covered(*self._across) * layer.channels
         self._layer = layer
-        self._base = (self._row * layer.width + self._column) * layer.channels
-        self._offset = (self._down * layer.width + self._across) * layer.channels + channel
-        rows = np.unique(self._row[::width, None] + np.arange(layer.filter_height))
-        columns = np.unique(self._column[:width, None] + np.arange(layer.filter_width))
-        covered = np.sum(rows < layer.height) * np.sum(columns < layer.width)
-        self.distinct = int(covered) * layer.channels
-        self._overhang = bool(rows[-1] >= layer.height or columns[-1] >= layer.width)
 
     def addresses(self, window: Array, term: Array) -> Array:
         """Of terms of windows; `NOWHERE` beyond the last window or term, or beyond the input."""
         inside = (window < self.m) & (term < self.k)
         window, term = np.minimum(window, self.m - 1), np.minimum(term, self.k - 1)
-        found = self._base[window] + self._offset[term]
-        if self._overhang:
-            inside = inside & (self._row[window] + self._down[term] < self._layer.height)
-            inside &= self._column[window] + self._across[term] < self._layer.width
-        return np.where(inside, found, NOWHERE)
+        where, what = self._starts, self._steps
+        if self._overhangs:
+            inside = inside & (where.row[window] + what.row[term] < self._layer.height)
+            inside &= where.column[window] + what.column[term] < self._layer.width
+        return np.where(inside, where.address[window] + what.address[term], NOWHERE)
+
+    @cached_property
+    def _starts(self) -> _Places:
+        """Where each window starts."""
+        layer = self._layer
+        check_followed(self.m)
+        row, column = np.divmod(np.arange(self.m), _outputs(*self._across))
+        return self._places(row * layer.stride_height, column * layer.stride_width, np.array(0))
+
+    @cached_property
+    def _steps(self) -> _Places:
+        """Where each term lies from the start of its window."""
+        check_followed(self.k)
+        pixel, channel = np.divmod(np.arange(self.k), self._layer.channels)
+        return self._places(*np.divmod(pixel, self._layer.filter_width), channel)
+
+    def _places(self, row: Array, column: Array, channel: Array) -> _Places:
+        address = (row * self._layer.width + column) * self._layer.channels + channel
+        return _Places(row, column, address)
+
+    @property
+    def _overhangs(self) -> bool:
+        return any((size - window) % stride for size, window, stride in (self._down, self._across))
+
+
+class _Places(NamedTuple):
+    """Places in the input."""
+
+    row: Array
+    column: Array
+    address: Array
 
 
 def _outputs(size: int, window: int, stride: int) -> int:
     """⌈(size − window + stride) / stride⌉."""
     return -(-(size - window) // stride) + 1
+
+
+def _covered(size: int, window: int, stride: int) -> int:
+    """Rows (or columns) of the input that some window covers."""
+    before = _outputs(size, window, stride) - 1
+    last = max(min(window, size - before * stride), 0)
+    return before * min(stride, window) + last
 
 
 class Order:
@@ -76,6 +121,7 @@ class Order:
 
     def demand(self) -> Iterator[tuple[Array, Array]]:
         """(cycles, addresses) of one pass, in pieces, in the order of asking."""
+        check_followed(self.windows.words)
         operand = self.operand
         if isinstance(operand, Held):
             yield from self._held(operand)
@@ -97,6 +143,7 @@ class Order:
     def fetched(self) -> Array:
         """Addresses in the order of fetching."""
         operand = self.operand
+        check_followed(operand.padded)
         if isinstance(operand, Held):
             column = np.arange(-(-operand.columns // operand.width))[:, None, None]
             window = column * operand.width + np.arange(operand.width)

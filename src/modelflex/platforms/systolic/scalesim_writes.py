@@ -9,7 +9,9 @@ closed early counts as if it were full, unless it is the last of its drain.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+from modelflex.core.fixed import Array
 
 HALF_KB = 512
 """Words of half a buffer for each unit of its size: one half serves, the other one is filled."""
@@ -65,7 +67,7 @@ class Profile(NamedTuple):
         column, row = divmod(fold, self.row_folds)
         height, width, first = self._tile(column, row)
         before = column * self.tile_columns * self.height + row * self.tile_rows * width
-        return before + _skewed_count(cycle - first, height, width)
+        return before + cells_by(cycle - first, height, width)
 
     def line_of(self, word: int) -> int:
         """Cycle in which the result with this number (from 0) leaves; stalls are not counted."""
@@ -80,11 +82,15 @@ class Profile(NamedTuple):
         return fold * self.length + first + _skewed_line(word, height, width)
 
 
-def _skewed_count(line: int, height: int, width: int) -> int:
+Count = TypeVar("Count", int, Array)
+
+
+def cells_by(line: Count, height: int, width: int) -> Count:
     """Cells (t, j) of a height×width tile with t + j ≤ line."""
 
-    def triangle(side: int) -> int:
-        return side * (side + 1) // 2 if side > 0 else 0
+    def triangle(side: Count) -> Count:
+        side = (side + abs(side)) // 2  # none if negative
+        return side * (side + 1) // 2
 
     return (
         triangle(line + 1)
@@ -95,7 +101,7 @@ def _skewed_count(line: int, height: int, width: int) -> int:
 
 
 def _skewed_line(word: int, height: int, width: int) -> int:
-    """t + j of a cell, given its number (from 0) in the order of t + j: inverts `_skewed_count`."""
+    """t + j of a cell, given its number (from 0) in the order of t + j: inverts `cells_by`."""
     short, long = min(height, width), max(height, width)
     growing = short * (short + 1) // 2
     if word < growing:
