@@ -39,6 +39,7 @@ _SCALE: Final = [[0.0, "#0b3c66"], [0.35, "#2f86c1"], [0.7, "#a9d3ec"], [1.0, "#
 """The best is darkest."""
 _FRONT_ROWS: Final = 300
 _SHOWN_VALUES: Final = 24
+_GAPS: Final = 40
 
 
 def render_sweep(
@@ -265,8 +266,9 @@ def _heat(
             "colorscale": _SCALE,
             "zmin": low,
             "zmax": high if high > low else low + 1,
-            "xgap": 1,
-            "ygap": 1,
+            # Between many cells gaps would be all that one sees.
+            "xgap": int(len(labels[0]) <= _GAPS),
+            "ygap": int(len(labels[1]) <= _GAPS),
             "colorbar": bar,
         },
         place
@@ -277,6 +279,7 @@ def _heat(
             "y": [int(y)],
             "showlegend": False,
             "hoverinfo": "skip",
+            "cliponaxis": False,
             "marker": {
                 "symbol": "star",
                 "size": 13,
