@@ -103,6 +103,7 @@ def test_paths_are_relative_to_the_file() -> None:
         ({"density": [1.5]}, "shares above 0, up to 1"),
         ({"density": {"from": 1e-9, "to": 1, "step": 1e-9}}, "values; expected at most"),
         ({"bandwidth": [-1]}, "words a cycle"),
+        ({"bandwidth": [1e-3]}, "words a cycle from 0.0039"),
         ({"bandwidth": [math.inf]}, "words a cycle"),
         ({"bandwidth": ["fast"]}, "words a cycle"),
         ({"bandwidth": [0, "unlimited"]}, "inf twice"),

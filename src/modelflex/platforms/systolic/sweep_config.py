@@ -20,7 +20,7 @@ from modelflex.core.fixed import Array
 from modelflex.core.recipe import read_config
 from modelflex.errors import UserError, nearest
 from modelflex.platforms.systolic.closed_forms import Dataflow
-from modelflex.platforms.systolic.points import MAX_BUFFER_KB, MAX_SIDE
+from modelflex.platforms.systolic.points import MAX_BUFFER_KB, MAX_SIDE, MIN_BANDWIDTH
 from modelflex.platforms.systolic.units import WIDEST_BITS
 
 MAX_POINTS: Final = 20_000_000
@@ -186,9 +186,10 @@ def _whole(limit: int) -> Callable[[Any, str], int]:
 def _bandwidth(value: Any, where: str) -> float:
     if value == "unlimited":
         return math.inf
-    number = _number(value, where, "words a cycle, or 0 or 'unlimited' for no limit")
-    if number < 0 or math.isinf(number):
-        raise UserError(f"{where} has {value!r}", "words a cycle, or 0 or 'unlimited' for no limit")
+    expected = f"words a cycle from {MIN_BANDWIDTH:g}, or 0 or 'unlimited' for no limit"
+    number = _number(value, where, expected)
+    if number != 0 and not MIN_BANDWIDTH <= number < math.inf:
+        raise UserError(f"{where} has {value!r}", expected)
     return number or math.inf
 
 
