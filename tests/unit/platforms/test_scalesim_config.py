@@ -133,8 +133,8 @@ def test_new_files(tmp_path: Path) -> None:
 
 def test_old_files_lack_what_has_a_default(tmp_path: Path) -> None:
     assert read_config(saved(tmp_path, OLD)) == EYERISS
-    user = saved(tmp_path, OLD.replace("CALC", "USER"))
-    assert read_config(user).bandwidths == Bandwidths(10, 10, 10)
+    user = saved(tmp_path, OLD.replace("CALC", "USER").replace("Bandwidth : 10", "Bandwidth : 7"))
+    assert read_config(user).bandwidths == Bandwidths(7, 7, 7)
 
 
 def test_points(tmp_path: Path) -> None:

@@ -262,6 +262,12 @@ def test_broken_products(tmp_path: Path, rows: str, told: str) -> None:
     assert message(saved(tmp_path, GEMM + rows)).startswith(told)
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_are_counted_whatever_ends_them(tmp_path: Path, end: str) -> None:
+    path = saved(tmp_path, end.join([GEMM.strip(), "a,1,2,3,", "", "b,1,2,"]))
+    assert message(path) == ":4: 2 numbers after 'b'; expected 3: M, N, K"
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -326,7 +332,9 @@ def test_layers_that_a_file_cannot_hold(tmp_path: Path, layers: list[Workload], 
 
 
 def test_paths_that_cannot_be_written(tmp_path: Path) -> None:
-    for path in (tmp_path / "none" / "a.csv", tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for path in (tmp_path / "none" / "a.csv", folder):
         with pytest.raises(UserError, match="cannot write"):
             write_topology([Gemm("a", 1, 1, 1)], path)
-    assert not list(tmp_path.iterdir())
+    assert list(tmp_path.rglob("*")) == [folder]
