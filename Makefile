@@ -46,7 +46,7 @@ $(VENV)/.installed: $(BUILD_INPUTS) | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) install --quiet -c constraints.txt -e '.[dev,torch]'
+	$(PIP) install --quiet -c constraints.txt -e '.[dev,torch,parquet]'
 	@touch $@
 
 $(EXAMPLE)/data/.prepared: $(EXAMPLE)/prepare.py | $(VENV)/.installed

@@ -32,7 +32,7 @@ SCALE_SIM: list[tuple[Any, ...]] = [
 ]  # fmt: skip
 OPERANDS = ("ifmap", "filter", "ofmap")
 
-CONVOLUTIONS = """Layer, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Num Filter, Strides,
+CONVOLUTIONS = """Layer, IFMAP H, IFMAP W, Filter H, Filter W, Channels, Num Filter, Strides,
 conv, 12, 12, 3, 3, 4, 8, 1,
 pointwise, 10, 10, 1, 1, 8, 16, 1,
 """
