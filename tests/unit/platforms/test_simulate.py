@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from modelflex.core.fixed import Array
@@ -221,6 +221,8 @@ def convolutions(draw: st.DrawFn) -> Convolution:
 
 @settings(max_examples=300, deadline=None)
 @given(dataflows, convolutions(), sides, rooms_in_words, bandwidths)
+# A fold's share of the ifmap is 25 words, in floating point a little more.
+@example("is", Convolution("c", 15, 2, 3, 2, 3, 1, 2, 2), (7, 5), (99, 99, 99), 1.0)
 def test_convolutions_equal_their_folds_one_by_one(
     dataflow: Dataflow,
     layer: Convolution,
@@ -329,13 +331,6 @@ def test_shares_of_words_that_do_not_divide_stay_exact_at_large_sizes() -> None:
     assert loads > length
     assert got["cycles"] == folds * loads + length + MAX_SIDE
     assert got["dram_ifmap"] == 3 * 2**37
-
-
-@pytest.mark.parametrize("bandwidth", [0.3, 1 / 3, 0.1])
-def test_a_rounding_error_of_the_bandwidth_adds_no_cycle(bandwidth: float) -> None:
-    # Loads of 21·21 words and results: whole cycles at these bandwidths.
-    got = simulate("os", Gemm("g", 21, 21, 21).shape, one_point(SIZES, bandwidth))
-    assert got["stall_cycles"].item() == 2 * round(21 * 21 / bandwidth)
 
 
 @pytest.mark.parametrize(

@@ -76,10 +76,21 @@ def test_slices_of_one_window_and_of_all_are_exact(layer: Convolution) -> None:
     assert words(layer.m, layer.k) == words(10**6, 10**6) == layer.shape.ifmap_words
 
 
-def test_a_slice_of_whole_rows_is_the_band_that_they_cover() -> None:
-    # 20×20×8, windows of 3×3, 18 a row: any 36 adjacent windows lie in three rows, five high.
-    layer = Convolution("c", 20, 20, 3, 3, 8, 1)
-    assert layer.shape.ifmap_slice(np.array(36), np.array(layer.k)) == 5 * 20 * 8
+@pytest.mark.parametrize(
+    ("batch", "pixels", "words"),
+    [
+        # Ten windows a row: any 20 adjacent ones lie in three rows of them, which are
+        # 3 + 2·2 rows high; the last of the 22 columns is in no window.
+        (1, 20, 7 * 21 * 8),
+        # All but one of two inputs of 9 rows each, 3 + 8·2 rows high.
+        (2, 179, 2 * 19 * 21 * 8),
+    ],
+)
+def test_a_slice_of_many_windows_is_the_band_that_they_cover(
+    batch: int, pixels: int, words: int
+) -> None:
+    layer = Convolution("c", 20, 22, 3, 3, 8, 1, 2, 2, batch)
+    assert layer.shape.ifmap_slice(np.array(pixels), np.array(layer.k)) == words
 
 
 @given(*(st.integers(1, 50) for _ in range(5)))
@@ -98,6 +109,8 @@ def test_slices_of_a_product_are_its_words(m: int, n: int, k: int, pixels: int, 
         ((1, 1, 0), "layer 'g': K is 0"),
         ((2**20, 1, 2**21), "layer 'g': M×N×K = 1048576×1×2097152 overflows the counters"),
         ((2**18, 2**18, 2**17), "layer 'g': M×N×K"),
+        ((2**20, 2**21, 1), "layer 'g': M×N×K"),
+        ((1, 2**20, 2**21), "layer 'g': M×N×K"),
         ((10**30, 1, 1), "layer 'g': M×N×K"),
     ],
 )

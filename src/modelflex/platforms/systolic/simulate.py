@@ -11,9 +11,10 @@ Folds run column by column, the row folds of a column one after the other. Three
 
 With a finite bandwidth every operand has its own channel to DRAM. While a fold computes, the words
 that the next one needs arrive, if the buffer holds both, else they are waited for; results of os
-leave during the next fold, partial sums during their own. The first words and the last results are
-waited for. Everything is vectorised over points; docs/systolic.md tells where this departs from
-SCALE-Sim.
+leave during the next fold, partial sums during their own. The first words, and under os the last
+results, are waited for. The distinct words of a convolution's ifmap are spread evenly over its
+pixels and terms. Everything is vectorised over points; docs/systolic.md tells where this departs
+from SCALE-Sim.
 """
 
 from __future__ import annotations
@@ -152,7 +153,7 @@ def _layer(dataflow: Dataflow, shape: Shape, points: Points) -> _Layer:
         tile = np.where(distinct < m * k, ifmap_slice(c, k), r * c)
         across = _moved(distinct, tile, ifmap, f.rows * f.columns == 1)
         ofmap_words = c
-    stays = (t * c <= ofmap) | (f.rows == 1) if dataflow != "os" else np.True_
+    stays = t * c <= ofmap if dataflow != "os" else np.True_
     return _Layer(sr, sc, t, f, along, across, np.asarray(stays), ofmap_words)
 
 
@@ -243,7 +244,7 @@ class _Channels:
         return _share(words, row, layer.along_rows, self.points.rows)
 
     def _cycles(self, words: Array) -> Array:
-        # A rounding error of a share or of the bandwidth adds no cycle.
+        # A rounding error of a share adds no cycle.
         return np.ceil(words / self.bandwidth * (1 - 2**-50)).astype(np.int64)
 
 
@@ -257,6 +258,4 @@ def _share(total: Array, index: Array, size: Array, side: Array) -> Array:
 
     A fraction where the distinct words of a convolution are no multiple of its pixels and terms.
     """
-    span = _part(index, size, side)
-    # Whole shares apart: they stay exact, and no product outgrows 64 bits.
-    return total // size * span + total % size * span / size
+    return total * _part(index, size, side) / size

@@ -160,7 +160,7 @@ class Convolution:
             next_row = min(self.stride_height, self.filter_height)
             span = (rows - inputs) * next_row + inputs * self.filter_height
             band = span * columns * self.channels
-            return np.minimum(np.minimum(pixels * np.minimum(terms, self.k), band), words)
+            return np.minimum(pixels * np.minimum(terms, self.k), band)
 
         return Shape(np.array(self.m), np.array(self.n), np.array(self.k), words, slice_words)
 
