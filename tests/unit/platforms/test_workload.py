@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelflex.errors import UserError
-from modelflex.platforms.systolic.workload import MAX_MACS, MAX_WORDS, Convolution, Gemm
+from modelflex.platforms.systolic.workload import (
+    MAX_MACS,
+    MAX_WORDS,
+    Convolution,
+    Gemm,
+    batched,
+)
 
 Address = tuple[int, int, int, int]
 
@@ -125,6 +131,22 @@ def test_the_largest_products_are_accepted() -> None:
     m = 2**17
     assert m * m * (MAX_MACS // m**2) == MAX_MACS
     Gemm("g", m, m, MAX_MACS // m**2)
+
+
+@given(convolutions(), st.integers(1, 3))
+def test_a_batch_repeats_the_rows_of_the_ifmap(layer: Convolution, batch: int) -> None:
+    one = Convolution(**(vars(layer) | {"batch": 1}))
+    for alone in (one, Gemm("g", one.m, one.n, one.k)):
+        m, n, k, words = (int(v) for v in alone.shape[:4])
+        got = tuple(int(v) for v in batched(alone, batch).shape[:4])
+        assert got == (m * batch, n, k, words * batch)
+
+
+@pytest.mark.parametrize("layer", [Gemm("g", 1, 2, 3), Convolution("c", 4, 4, 1, 1, 1, 1)])
+@pytest.mark.parametrize("batch", [0, -1, 2**60])
+def test_nonsense_batches_are_refused(layer: Gemm | Convolution, batch: int) -> None:
+    with pytest.raises(UserError):
+        batched(layer, batch)
 
 
 CONVOLUTION = {
