@@ -15,13 +15,17 @@ is held row by row. So what one cycle asks for are neighbours in the order of fe
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from modelflex.core.fixed import Array
+from modelflex.errors import UserError
 from modelflex.platforms.systolic.closed_forms import Dataflow, folds, mapped
 from modelflex.platforms.systolic.scalesim_writes import Profile, cells_by
+
+MAX_FOLLOWED: Final = 2**25
+"""Most words, cycles of a pass or misses of a layer that are kept in memory."""
 
 
 class Runs(NamedTuple):
@@ -74,8 +78,9 @@ class Moving(NamedTuple):
 
     def passes(self) -> Iterator[tuple[int, int]]:
         """(group, cycle in which it starts), in order."""
-        cycles = self.group * self.length
-        for number in range(self.blocks // self.group * self.repeats):
+        cycles, passes = self.group * self.length, self.blocks // self.group * self.repeats
+        check_followed(passes)
+        for number in range(passes):
             yield number // self.repeats, number * cycles
 
     def runs(self, group: int) -> Runs:
@@ -240,3 +245,17 @@ def job(dataflow: Dataflow, m: int, n: int, k: int, rows: int, columns: int) -> 
     """Fold a product."""
     cut = folds(dataflow, np.array(m), np.array(n), np.array(k), rows, columns)
     return Job(dataflow, m, n, k, rows, columns, *(int(x) for x in cut))
+
+
+def check_followed(count: int) -> None:
+    """Refuse layers that would not fit into memory.
+
+    Raises:
+        UserError: more than `MAX_FOLLOWED`.
+    """
+    if count > MAX_FOLLOWED:
+        raise UserError(
+            "a layer too large to follow its requests one by one, as SCALE-Sim 3.0.0 does",
+            f"at most 2^{MAX_FOLLOWED.bit_length() - 1} of them",
+            "cut it into several",
+        )

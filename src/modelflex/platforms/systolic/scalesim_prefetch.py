@@ -13,13 +13,9 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from modelflex.core.fixed import Array
-from modelflex.errors import UserError
-from modelflex.platforms.systolic.scalesim_order import Held, Moving
+from modelflex.platforms.systolic.scalesim_order import Held, Moving, check_followed
 from modelflex.platforms.systolic.scalesim_reads import KB, SETS
 from modelflex.platforms.systolic.scalesim_writes import HALF_KB
-
-MAX_FOLLOWED: Final = 2**25
-"""Most requests of a pass, and misses of a layer, that are kept in memory."""
 
 
 class Misses(NamedTuple):
@@ -76,25 +72,14 @@ def misses(passes: Iterator[tuple[int, int]], follow: Follow) -> Misses:
         if key not in known:
             known[key] = follow(group, window)
         found, window = known[key]
-        cycles.append(found.cycle + start)
-        moves.append(found.moves)
-        kept += len(found.cycle)
-        check_followed(kept)
+        if len(found.cycle):
+            cycles.append(found.cycle + start)
+            moves.append(found.moves)
+            kept += len(found.cycle)
+            check_followed(kept)
+    if not cycles:
+        return NO_MISSES
     return Misses(np.concatenate(cycles), np.concatenate(moves))
-
-
-def check_followed(count: int) -> None:
-    """Refuse layers that would not fit into memory.
-
-    Raises:
-        UserError: more than `MAX_FOLLOWED`.
-    """
-    if count > MAX_FOLLOWED:
-        raise UserError(
-            "a layer too large to follow its requests one by one, as SCALE-Sim 3.0.0 does",
-            f"at most 2^{MAX_FOLLOWED.bit_length() - 1} of them",
-            "cut it into several",
-        )
 
 
 def dense(operand: Moving | Held, sets: Ring) -> Follow:

@@ -1,8 +1,8 @@
 """DRAM reads of SCALE-Sim 3.0.0 when the bandwidth is not limited (CALC).
 
 A read buffer collects the distinct words that are asked for and is emptied when W = 50·⌊kB·1024/100⌋
-are in. DRAM reads are the words that were not in. Where more than W words arrive in one cycle,
-which takes an array wider than W, SCALE-Sim divides by zero; here the rule just goes on.
+are in. DRAM reads are the words that were not in. Where that happens twice in one cycle, which
+takes an array wider than W, SCALE-Sim ends with a division by zero; here the rule goes on.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from modelflex.core.fixed import Array
+from modelflex.platforms.systolic.scalesim_order import check_followed
 
 KB = 1024
 SETS = 100
@@ -70,10 +71,14 @@ def streamed(
         distinct: words that a sweep asks for.
         sweeps: how often.
         buffer_kb: size of the read buffer.
+
+    Raises:
+        UserError: too many words to follow them.
     """
     w = int(capacity(np.array(buffer_kb)))
     if distinct < w:
         return distinct
+    check_followed(words)
     buffer = _Buffer(words, w)
     # A sweep asks for W words or more, so it empties the buffer at least once: where it did so
     # last tells what is in at its end, and sweeps repeat from there on.

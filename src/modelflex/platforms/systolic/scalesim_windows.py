@@ -16,14 +16,8 @@ from numpy.lib.stride_tricks import as_strided
 
 from modelflex.core.fixed import Array
 from modelflex.errors import UserError
-from modelflex.platforms.systolic.scalesim_order import Held, Job, Moving
-from modelflex.platforms.systolic.scalesim_prefetch import (
-    Follow,
-    Misses,
-    Ring,
-    as_misses,
-    check_followed,
-)
+from modelflex.platforms.systolic.scalesim_order import Held, Job, Moving, check_followed
+from modelflex.platforms.systolic.scalesim_prefetch import Follow, Misses, Ring, as_misses
 from modelflex.platforms.systolic.workload import Convolution
 
 NOWHERE = -1
@@ -121,7 +115,6 @@ class Order:
 
     def demand(self) -> Iterator[tuple[Array, Array]]:
         """(cycles, addresses) of one pass, in pieces, in the order of asking."""
-        check_followed(self.windows.words)
         operand = self.operand
         if isinstance(operand, Held):
             yield from self._held(operand)
@@ -185,6 +178,7 @@ def _skewed(tiles: Array) -> Array:
 
 def follow(order: Order, fetched: Array, sets: Ring) -> Follow:
     """Misses of an operand with addresses that lie in several sets."""
+    check_followed(order.windows.words)
     by_address = np.argsort(fetched, kind="stable")
     count = np.bincount(fetched, minlength=order.windows.words)
     first = np.cumsum(count) - count
