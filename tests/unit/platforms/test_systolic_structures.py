@@ -80,6 +80,22 @@ def test_products_by_fft_take_the_counted_multiplications(
     assert found["terms"] * ROWS * COLUMNS == pytest.approx(multiply.products)
 
 
+@given(
+    st.integers(1, 20), st.integers(1, 20), st.sampled_from([2, 4, 8, 16]), st.booleans(), OPTIONS
+)  # fmt: skip
+def test_bins_are_swept_each_for_itself(
+    spec: str, p: int, q: int, b: int, hoistable: bool, options: dict[str, Any]
+) -> None:
+    """With more block rows and columns than the array has: real and complex bins take other folds."""
+    rows = [
+        product(
+            "w/0", p * b, q * b, layout="circulant", block=b, weight_bits=3, hoistable=hoistable
+        )
+    ]
+    options = {**options, "circulant": "fft", "registers": True}
+    check(cost(spec, rows, 7.5, **options), Hand(**options).totals(rows, 7.5))
+
+
 def test_work_by_fft_falls_with_log_b_over_b(spec: str) -> None:
     """One block of b×b: 2b − 2 products and 5·b·log₂ b results of butterflies instead of b² products."""
     shares = []
