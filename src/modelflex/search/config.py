@@ -177,14 +177,14 @@ def read_objective(values: Any) -> Objective:
 
 
 def platform_options(values: Any, base: Path) -> tuple[str, Mapping[str, Any]]:
-    """(family, options) from [platform]; a spec given as a file is relative to `base`."""
+    """(family, options) from [platform]; files of specs are relative to `base`."""
     if not isinstance(values, Mapping):
         raise UserError(f"platform is {values!r}", "a table [platform]")
     options = dict(values)
     name = options.pop("name", "systolic")
     if not isinstance(name, str):
         raise UserError(f"platform.name is {name!r}", "the name of a platform family")
-    spec = options.get("spec")
-    if isinstance(spec, str) and spec.endswith(".toml"):
-        options["spec"] = _path(spec, base, "platform.spec")
+    for option, value in options.items():
+        if isinstance(value, str) and value.endswith(".toml"):
+            options[option] = _path(value, base, f"platform.{option}")
     return name, options

@@ -46,7 +46,8 @@ class SystolicConfig:
         spec: name of a shipped spec, or the path of a .toml file.
         dataflow: output, weight or input stationary.
         residency: "streamed": every fetched byte of a weight comes over the DRAM bus at each run;
-            "fit": weights stay in SRAM if all of them and the state fit, else they are streamed;
+            "fit": weights stay in SRAM if all of them fit beside the state and waiting results, else
+            they are streamed;
             "partial": the same share of every weight stays that fits, the rest is streamed.
         workload: "streaming": steps come one at a time; "sequence": all are known, so products that
             hang on no state run for all steps as one.
@@ -87,5 +88,5 @@ class SystolicConfig:
         if self.sram_bank is not None and self.sram is None:
             raise UserError(
                 "platform.sram_bank is given without platform.sram",
-                "a memory type, such as sram = 'sram_45nm'",
+                "a memory type, such as sram = 'sram'",
             )
