@@ -13,6 +13,7 @@ from types import ModuleType
 
 import pytest
 
+from modelflex.pipeline.sweep import simulate_sweep
 from modelflex.report import write_report
 
 CHROMIUM = next(
@@ -134,6 +135,19 @@ def test_without_a_pick_the_plots_are_drawn_too(tmp_path: Path) -> None:
     assert json.loads(dom.root.get("data-errors") or "[]") == []
     assert dom.drawn["pareto"]["points"] > 0
     assert "waterfall" not in dom.drawn
+
+
+def test_the_plots_of_a_sweep_are_drawn(tmp_path: Path) -> None:
+    text = "[workload]\ngemm = [[1, 64, 48]]\n[sweep]\nrows = [2, 4]\ncolumns = [4, 8]\n[chip]\n"
+    (tmp_path / "sweep.toml").write_text(text, encoding="utf-8")
+    paths = simulate_sweep(tmp_path / "sweep.toml", tmp_path / "out")["paths"]
+    dom = open_page(Path(paths["page"]), tmp_path)
+    assert json.loads(dom.root.get("data-errors") or "[]") == []
+    assert dom.root.get("data-ready") == "yes"
+    assert {name: counts["plots"] for name, counts in dom.drawn.items()} == dict.fromkeys(
+        ("map-latency_s", "map-energy_j", "pareto"), 1
+    )
+    assert dom.drawn["pareto"]["points"] >= 4
 
 
 def test_an_error_on_the_page_would_be_seen(tmp_path: Path) -> None:

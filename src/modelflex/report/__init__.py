@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from modelflex.report.page import write_report
+from modelflex.report.search import write_report
 
 __all__ = ["write_report"]

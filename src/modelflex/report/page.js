@@ -25,6 +25,11 @@ for (const [event, width] of [["beforeprint", 680], ["afterprint", null]]) {
   });
 }
 
+// Paper cannot be unfolded.
+window.addEventListener("beforeprint", () => {
+  for (const folded of document.querySelectorAll("details")) folded.open = true;
+});
+
 // One link for each section.
 for (const section of document.querySelectorAll("main section[id]")) {
   const link = document.createElement("a");

@@ -1,155 +1,45 @@
-"""The report as one HTML page that works without a network."""
+"""One HTML page that works without a network: its skeleton, style, script and plots."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from modelflex.report import fronts, plots, tables
-from modelflex.report.cells import Table, assumptions
 from modelflex.report.summary import strict_json
-from modelflex.report.text import (
-    binding,
-    field_label,
-    label,
-    metric_name,
-    ratio,
-    show_change,
-    show_factor,
-    subject,
-    verdict,
-)
-from modelflex.search.study import Study
-
-_TASKS = {
-    "classification": "classification of sequences",
-    "per_step": "classification of every step",
-    "next_symbol": "prediction of the next symbol",
-    "regression": "regression",
-    "none": "no labels: divergence only",
-}
 
 
-def write_report(study: Study, path: Path) -> None:
-    """Write the report of a search; the file appears whole or not at all.
+def render_page(template: str, figures: Mapping[str, Any], **values: Any) -> str:
+    """A page as text, about 5 MB: the plotting library is inside.
 
     Args:
-        study: the outcome.
-        path: the HTML file, about 5 MB: the plotting library is inside.
+        template: a file beside this one that fills the blocks of page.html.j2.
+        figures: name → Plotly figure; `plot(name)` puts it in its place.
+        values: what the template uses; and for the head of the page `name`, `kicker` (what kind of
+            page it is), `verdict`, `success` (whether the verdict is a good one), `advice` (below
+            it, if any), `tiles` (figure, text) and `notes`.
     """
-    text = render(study)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        # mkstemp makes files private; a report is as readable as any file its user writes.
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def render(study: Study) -> str:
-    """The page as text."""
-    # Plotly's Python package takes a moment to load; only the report needs it.
+    # Plotly's Python package takes a moment to load; only pages need it.
     from plotly.offline import get_plotlyjs
 
-    folder = files("modelflex.report")
-    source = folder.joinpath("template.html.j2").read_text("utf-8")
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(_text),
     )
-    own = {
-        name: Markup(folder.joinpath(name).read_text("utf-8")) for name in ("style.css", "page.js")
-    }
-    return environment.from_string(source).render(
-        study=study,
-        task=_TASKS.get(study.task, study.task),
-        style=own["style.css"],
-        script=own["page.js"],
+    return environment.get_template(template).render(
+        style=Markup(_text("style.css")),
+        script=Markup(_text("page.js")),
         plotly=Markup(get_plotlyjs()),
-        figures=strict_json(_figures(study)),
-        tables=_tables(study),
-        tiles=_tiles(study),
-        verdict=verdict(study),
-        binding=binding(study),
-        counts=_counts(study),
-        objective=field_label(study, study.objective).lower(),
-        covered=tables.covered(study),
-        not_drawn=tables.limits_elsewhere(study, fronts.drawn_limits(study)),
-        subject=subject(study),
-        label=label,
+        figures=strict_json(figures),
+        **values,
     )
 
 
-def _figures(study: Study) -> dict[str, Any]:
-    made = {
-        "pareto": fronts.pareto_figure(study),
-        "waterfall": plots.waterfall_figure(study),
-        "energy": plots.energy_figure(study),
-        "rank": plots.rank_figure(study),
-    }
-    return {name: figure for name, figure in made.items() if figure is not None}
-
-
-def _tables(study: Study) -> Mapping[str, Table]:
-    return {
-        "comparison": tables.comparison(study),
-        "limits": tables.limits(study),
-        "violations": tables.violations(study),
-        "missed_limits": tables.missed_limits(study),
-        "pairs": tables.pairs(study),
-        "steps": tables.steps(study),
-        "weights": tables.weights(study),
-        "energy": tables.energy(study),
-        "per_op": tables.per_op(study),
-        "layers": tables.layers(study),
-        "ranks": tables.ranks(study),
-        "platform": assumptions(study.platform, "Assumption"),
-        "provenance": assumptions(study.provenance, "Of this run"),
-    }
-
-
-def _tiles(study: Study) -> list[tuple[str, str]]:
-    """The pick's gains in big figures."""
-    if study.best is None:
-        return []
-    before, after = study.baseline.cost, study.best.cost
-    found = []
-    for name, less, more in (
-        ("weight_fetch_bytes_per_step", "fewer weight bytes a step", "more weight bytes a step"),
-        ("weight_bytes", "smaller weights", "larger weights"),
-        ("energy_per_step_j", "less energy a step", "more energy a step"),
-        ("latency_per_step_s", "less latency a step", "more latency a step"),
-    ):
-        gain = ratio(getattr(before, name), getattr(after, name))
-        if gain is not None:
-            found.append((show_factor(gain), less) if gain >= 1 else (show_factor(1 / gain), more))
-    first, then = (study.test.get(r, {}).get("metric") for r in ("baseline", "best"))
-    if first is not None and then is not None:
-        found.append((show_change(first, then), f"test {metric_name(then.metric)}"))
-    return found
-
-
-def _counts(study: Study) -> dict[str, int]:
-    space = [t for t in study.trials if t.role == "candidate"]
-    twins = [t for t in study.trials if t.role == "twin" and t.evaluation is not None]
-    out = {"recipes": len(space), "twins": len(twins)}
-    for status in ("feasible", "infeasible", "rejected", "skipped", "missing"):
-        out[status] = sum(t.status == status for t in space)
-    return out
+def _text(file: str) -> str:
+    return files("modelflex.report").joinpath(file).read_text("utf-8")

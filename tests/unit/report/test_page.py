@@ -15,7 +15,7 @@ from rich.console import Console
 from modelflex.core.cost import Cost
 from modelflex.report import write_report
 from modelflex.report.cells import assumptions
-from modelflex.report.page import render
+from modelflex.report.search import render
 from modelflex.report.tables import comparison, limits
 from modelflex.report.terminal import terminal_table
 from modelflex.search.study import Baseline, Study
