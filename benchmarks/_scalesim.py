@@ -42,7 +42,8 @@ def simulate(python: str, cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
     Args:
         python: interpreter that has scalesim.
-        cases: dataflow, rows, columns, ifmap_kb, filter_kb, ofmap_kb, bandwidth (None for CALC),
+        cases: dataflow, rows, columns, ifmap_kb, filter_kb, ofmap_kb, bandwidth (None for CALC, else
+            one number, or one for each of ifmap, filter, ofmap),
             layer: input height and width, filter height and width, channels, filters, strides.
 
     Returns:
@@ -73,7 +74,7 @@ def _random_case(draw: random.Random) -> dict[str, Any]:
             "dataflow": draw.choice(("os", "ws", "is")),
             **_random_array(draw, wide),
             **{name: draw.choice((1, 1, 1, 1, 2, 3, 5, 16)) for name in BUFFERS},
-            "bandwidth": draw.choice((None, draw.choice((1, 1, 2, 2, 3, 4, 6, 10, 33, 700)))),
+            "bandwidth": draw.choice((None, _words(draw), [_words(draw) for _ in range(3)])),
             "layer": draw.choice((_random_gemm, _random_convolution))(draw, 700 if wide else 200),
         }
         m, n, k = _product(case["layer"])
@@ -81,6 +82,10 @@ def _random_case(draw: random.Random) -> dict[str, Any]:
         small = max(m * k, k * n) < 3000 and draw.random() < 0.9
         if not small and 100 <= _work(case) <= MOST_WORK:
             return case
+
+
+def _words(draw: random.Random) -> int:
+    return draw.choice((1, 1, 2, 2, 3, 4, 6, 10, 33, 700))
 
 
 def _random_array(draw: random.Random, wide: bool) -> dict[str, int]:
@@ -123,19 +128,16 @@ def _work(case: dict[str, Any]) -> int:
 
 def ours(case: dict[str, Any]) -> dict[str, float]:
     """What our SCALE-Sim 3.0.0 mode reports for a case."""
-    import numpy as np
-
     from modelflex.platforms.systolic import scalesim
-    from modelflex.platforms.systolic.points import Points
+    from modelflex.platforms.systolic.points import one_point
     from modelflex.platforms.systolic.workload import Convolution, Gemm
 
     height, width, down, across, channels, filters, *strides = case["layer"]
     layer: Gemm | Convolution = Gemm("layer", height, filters, width)
     if gemm_layer(height, filters, width) != case["layer"]:
         layer = Convolution("layer", height, width, down, across, channels, filters, *strides)
-    sizes = (np.array([case[name]]) for name in ("rows", "columns", *BUFFERS))
-    limit = None if case["bandwidth"] is None else np.array([float(case["bandwidth"])])
-    columns = scalesim.simulate(case["dataflow"], layer, Points(*sizes, bandwidth=limit))
+    sizes = {name: case[name] for name in ("rows", "columns", *BUFFERS)}
+    columns = scalesim.simulate(case["dataflow"], layer, one_point(sizes, case["bandwidth"]))
     return {name: column[0].item() for name, column in columns.items()}
 
 
@@ -161,8 +163,10 @@ def _configuration(case: dict[str, Any]) -> Any:
     made.ofmap_sz_kb = case["ofmap_kb"]
     if case["bandwidth"] is not None:
         made.use_user_bandwidth = True
-        made.bandwidths = [case["bandwidth"]]
-        made.ifmap_sram_bank_bandwidth = made.filter_sram_bank_bandwidth = case["bandwidth"]
+        words = case["bandwidth"]
+        ifmap, filters, ofmap = words if isinstance(words, list) else [words] * 3
+        made.bandwidths = [ofmap]
+        made.ifmap_sram_bank_bandwidth, made.filter_sram_bank_bandwidth = ifmap, filters
         made.ifmap_sram_bank_num = made.filter_sram_bank_num = 1
     made.valid_conf_flag = True
     return made

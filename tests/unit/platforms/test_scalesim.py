@@ -13,7 +13,7 @@ import pytest
 
 from modelflex.errors import UserError
 from modelflex.platforms.systolic.closed_forms import Dataflow
-from modelflex.platforms.systolic.points import Points, one_point
+from modelflex.platforms.systolic.points import Bandwidth, Points, one_point
 from modelflex.platforms.systolic.scalesim import calc, simulate
 from modelflex.platforms.systolic.workload import Convolution, Gemm
 
@@ -155,7 +155,7 @@ def test_shapes_broadcast_with_points() -> None:
 def test_a_convolution_of_whole_rows_is_the_product() -> None:
     """Windows of one row of the input, one filter column: im2col is the input itself."""
     at = Points(*(np.array([x, x + 5, x + 11]) for x in (3, 4, 1, 1, 1)))
-    limited = at._replace(bandwidth=np.array([1.0, 3.0, 8.0]))
+    limited = at._replace(bandwidth=Bandwidth(*[np.array([1.0, 3.0, 8.0])] * 3))
     for dataflow in DATAFLOWS:
         for points in (at, limited):
             product = simulate(dataflow, Gemm("g", 60, 70, 50), points)

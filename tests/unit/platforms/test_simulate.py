@@ -21,6 +21,7 @@ from modelflex.platforms.systolic.points import (
     MAX_BUFFER_KB,
     MAX_SIDE,
     MIN_BANDWIDTH,
+    Bandwidth,
     Points,
     one_point,
 )
@@ -31,15 +32,15 @@ DATAFLOWS: list[Dataflow] = ["os", "ws", "is"]
 BIG = (2**20, 2**20, 2**20)
 SIZES = {"rows": 32, "columns": 32, "ifmap_kb": 1024, "filter_kb": 2048, "ofmap_kb": 1024}
 
+Words = tuple[float, float, float] | None
+
 dataflows = st.sampled_from(DATAFLOWS)
 
 
-def point(
-    rows: int, columns: int, buffers: tuple[int, int, int], bandwidth: float | None
-) -> Points:
-    """One point; buffers (ifmap, filter, ofmap) in words."""
+def point(rows: int, columns: int, buffers: tuple[int, int, int], bandwidth: Words) -> Points:
+    """One point; buffers and bandwidths of ifmap, filter, ofmap in words."""
     kb = (np.array([words / 1024]) for words in buffers)
-    limit = None if bandwidth is None else np.array([bandwidth])
+    limit = None if bandwidth is None else Bandwidth(*(np.array([w]) for w in bandwidth))
     return Points(np.array([rows]), np.array([columns]), *kb, limit)
 
 
@@ -145,7 +146,7 @@ def fold_by_fold(
     layer: Workload,
     array: tuple[int, int],
     rooms: tuple[int, int, int],
-    bandwidth: float | None,
+    bandwidth: Words,
 ) -> dict[str, Any]:
     """Runs every fold of a layer; buffers in words."""
     m, n, k, distinct = (int(v) for v in layer.shape[:4])
@@ -163,16 +164,16 @@ def fold_by_fold(
     count = dict.fromkeys(["sram_ifmap", "sram_filter", "sram_ofmap", "sram_ofmap_reads"], 0)
     count |= {"dram_ofmap": 0, "dram_ofmap_reads": 0}
 
-    def cycles(words: Fraction | int) -> int:
-        return 0 if bandwidth is None else math.ceil(words / Fraction(bandwidth))
+    def cycles(words: Fraction | int, operand: int) -> int:
+        return 0 if bandwidth is None else math.ceil(words / Fraction(bandwidth[operand]))
 
     for fold in folds:
         a, b, sums = fold.blocks
-        loads.append([cycles(buffer.bring(x)) for buffer, x in zip(buffers, (a, b), strict=True)])
+        loads.append([cycles(buffers[i].bring(x), i) for i, x in enumerate((a, b))])
         added = dataflow != "os" and not fold.first
         out = size(sums) if dataflow == "os" or fold.last or spills else 0
         back = size(sums) if added and spills else 0
-        results.append(cycles(out + back))
+        results.append(cycles(out + back, 2))
         moved = (size(a), size(b), size(sums), size(sums) * added, out, back)
         count = {name: c + words for (name, c), words in zip(count.items(), moved, strict=True)}
     length = {"os": k, "ws": m + array[0], "is": n + array[0]}[dataflow] + sum(array) - 2
@@ -194,7 +195,8 @@ def fold_by_fold(
 
 sides = st.tuples(st.integers(1, 7), st.integers(1, 7))
 rooms_in_words = st.tuples(*(st.integers(1, 400) for _ in range(3)))
-bandwidths = st.none() | st.integers(1, 80).map(lambda quarters: quarters / 4)
+quarters = st.integers(1, 80).map(lambda n: n / 4)
+bandwidths = st.none() | st.tuples(quarters, quarters, quarters)
 sizes_of_a_gemm = st.tuples(*(st.integers(1, 25) for _ in range(3)))
 
 
@@ -205,7 +207,7 @@ def test_products_equal_their_folds_one_by_one(
     sizes: tuple[int, int, int],
     array: tuple[int, int],
     rooms: tuple[int, int, int],
-    bandwidth: float | None,
+    bandwidth: Words,
 ) -> None:
     layer = Gemm("g", *sizes)
     got = scalars(simulate(dataflow, layer.shape, point(*array, rooms, bandwidth)))
@@ -222,13 +224,13 @@ def convolutions(draw: st.DrawFn) -> Convolution:
 @settings(max_examples=300, deadline=None)
 @given(dataflows, convolutions(), sides, rooms_in_words, bandwidths)
 # A fold's share of the ifmap is 25 words, in floating point a little more.
-@example("is", Convolution("c", 15, 2, 3, 2, 3, 1, 2, 2), (7, 5), (99, 99, 99), 1.0)
+@example("is", Convolution("c", 15, 2, 3, 2, 3, 1, 2, 2), (7, 5), (99, 99, 99), (1.0, 1.0, 1.0))
 def test_convolutions_equal_their_folds_one_by_one(
     dataflow: Dataflow,
     layer: Convolution,
     array: tuple[int, int],
     rooms: tuple[int, int, int],
-    bandwidth: float | None,
+    bandwidth: Words,
 ) -> None:
     got = scalars(simulate(dataflow, layer.shape, point(*array, rooms, bandwidth)))
     assert got == fold_by_fold(dataflow, layer, array, rooms, bandwidth)
@@ -239,10 +241,12 @@ def test_many_points_at_once_equal_each_alone(dataflow: Dataflow) -> None:
     rng = np.random.default_rng(3)
     shape = gemm_shape(*rng.integers(1, 60, (3, 300)))
     buffers = rng.integers(1, 2000, (3, 300)) / 1024
-    points = Points(*rng.integers(1, 9, (2, 300)), *buffers, rng.integers(1, 30, 300) / 2)
+    words = Bandwidth(*rng.integers(1, 30, (3, 300)) / 2)
+    points = Points(*rng.integers(1, 9, (2, 300)), *buffers, words)
     together = simulate(dataflow, shape, points)
     for at in range(300):
-        alone = Points(*(field[at : at + 1] for field in points if field is not None))
+        one = slice(at, at + 1)
+        alone = Points(*(v[one] for v in points[:5]), Bandwidth(*(v[one] for v in words)))
         got = scalars(simulate(dataflow, gemm_shape(*(v[at] for v in shape[:3])), alone))
         assert got == {name: column[at].item() for name, column in together.items()}
 
@@ -250,7 +254,9 @@ def test_many_points_at_once_equal_each_alone(dataflow: Dataflow) -> None:
 @pytest.mark.parametrize("dataflow", DATAFLOWS)
 def test_arrays_broadcast_against_bandwidths(dataflow: Dataflow) -> None:
     rows = np.array([[2], [3], [16]])
-    points = Points(rows, np.array([4]), *([np.array([1])] * 3), np.array([0.5, 8.0]))
+    points = Points(
+        rows, np.array([4]), *([np.array([1])] * 3), Bandwidth(*[np.array([0.5, 8.0])] * 3)
+    )
     columns = simulate(dataflow, Gemm("g", 9, 10, 11).shape, points)
     assert {column.shape for column in columns.values()} == {(3, 2)}
 

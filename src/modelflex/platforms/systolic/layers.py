@@ -37,7 +37,13 @@ def simulate_layer(
             accepts it), or what SCALE-Sim cannot run.
     """
     if compat:
-        columns = simulate_as_scalesim(dataflow, layer, point)
+        try:
+            columns = simulate_as_scalesim(dataflow, layer, point)
+        except UserError as error:
+            named = (
+                error.found if layer.name in error.found else f"layer '{layer.name}': {error.found}"
+            )
+            raise UserError(named, error.expected, error.mend) from None
     else:
         columns = simulate(dataflow, layer.shape, point)
         if not columns["fits"].item():

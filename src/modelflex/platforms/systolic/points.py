@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -19,13 +19,21 @@ MIN_BANDWIDTH: Final = 2.0**-8
 """Fewest words a cycle: all cycles then stay exact in 64 bits."""
 
 
+class Bandwidth(NamedTuple):
+    """Words a cycle between each operand's buffer and DRAM."""
+
+    ifmap: Array
+    filter: Array
+    ofmap: Array
+
+
 class Points(NamedTuple):
     """Arrays of R rows × C columns with a buffer for each operand; fields broadcast.
 
     Attributes:
         rows, columns: R and C.
         ifmap_kb, filter_kb, ofmap_kb: buffers, in units of 1024 words (a word is a byte).
-        bandwidth: words a cycle between each buffer and DRAM, or None for no limit.
+        bandwidth: of each operand's channel to DRAM, or None for no limit.
     """
 
     rows: Array
@@ -33,14 +41,15 @@ class Points(NamedTuple):
     ifmap_kb: Array
     filter_kb: Array
     ofmap_kb: Array
-    bandwidth: Array | None = None
+    bandwidth: Bandwidth | None = None
 
 
-def one_point(sizes: Mapping[str, int], bandwidth: float | None) -> Points:
+def one_point(sizes: Mapping[str, int], bandwidth: Sequence[float] | float | None) -> Points:
     """A single, checked point.
 
     Args:
         sizes: field of `Points` → size; all but the bandwidth.
+        bandwidth: words a cycle of ifmap, filter and ofmap, or one number for all of them.
 
     Raises:
         UserError: a size below 1 or beyond what can be counted, a bandwidth that is not finite or
@@ -50,7 +59,11 @@ def one_point(sizes: Mapping[str, int], bandwidth: float | None) -> Points:
         limit = MAX_SIDE if name in ("rows", "columns") else MAX_BUFFER_KB
         if not 1 <= size <= limit:
             raise UserError(f"{name} is {size}", f"a whole number from 1 to {limit}")
-    if bandwidth is not None and not MIN_BANDWIDTH <= bandwidth < np.inf:
-        raise UserError(f"bandwidth is {bandwidth}", f"words a cycle, at least {MIN_BANDWIDTH}")
     whole = {name: np.array([size], np.int64) for name, size in sizes.items()}
-    return Points(**whole, bandwidth=None if bandwidth is None else np.array([bandwidth]))
+    if bandwidth is None:
+        return Points(**whole, bandwidth=None)
+    each = [bandwidth] * 3 if isinstance(bandwidth, (int, float)) else bandwidth
+    for words in each:
+        if not MIN_BANDWIDTH <= words < np.inf:
+            raise UserError(f"bandwidth is {words}", f"words a cycle, at least {MIN_BANDWIDTH}")
+    return Points(**whole, bandwidth=Bandwidth(*(np.array([words]) for words in each)))

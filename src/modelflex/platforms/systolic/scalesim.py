@@ -19,7 +19,7 @@ import numpy as np
 from modelflex.core.fixed import Array
 from modelflex.errors import UserError
 from modelflex.platforms.systolic.closed_forms import Dataflow, Folds, folds, mapped
-from modelflex.platforms.systolic.points import Points
+from modelflex.platforms.systolic.points import Bandwidth, Points
 from modelflex.platforms.systolic.scalesim_order import Held, Job, Moving, job
 from modelflex.platforms.systolic.scalesim_prefetch import NO_MISSES, Misses, dense, misses, ring
 from modelflex.platforms.systolic.scalesim_reads import streamed, swept, swept_in_blocks
@@ -45,8 +45,8 @@ def simulate(dataflow: Dataflow, workload: Workload, points: Points) -> dict[str
     Args:
         dataflow: os, ws or is.
         workload: a `Gemm`, or a `Convolution` of one input.
-        points: arrays; a finite bandwidth is that of each operand (USER: `Bandwidth`, and the
-            SRAM bank bandwidths of the layout with one bank; no custom layout). Without one, CALC.
+        points: arrays; finite bandwidths are USER (that of the ofmap is `Bandwidth`, the others are
+            the SRAM bank bandwidths of the layout; no custom layout). Without them, CALC.
 
     Returns:
         Columns that broadcast to the points: cycles (stalls included), stall_cycles;
@@ -56,11 +56,12 @@ def simulate(dataflow: Dataflow, workload: Workload, points: Points) -> dict[str
     Raises:
         UserError: something that SCALE-Sim does not do.
     """
-    if points.bandwidth is not None and np.any(points.bandwidth != np.floor(points.bandwidth)):
-        raise UserError(
-            f"bandwidth is {points.bandwidth.tolist()}",
-            "whole words a cycle, as in SCALE-Sim 3.0.0",
-        )
+    for words in points.bandwidth or ():
+        if np.any(words != np.floor(words)):
+            raise UserError(
+                f"bandwidth is {np.extract(words != np.floor(words), words)[0]}",
+                "whole words a cycle, as in SCALE-Sim 3.0.0",
+            )
     if isinstance(workload, Gemm):
         windows = None
         m, n, k = workload.m, workload.n, workload.k
@@ -73,7 +74,13 @@ def simulate(dataflow: Dataflow, workload: Workload, points: Points) -> dict[str
     if points.bandwidth is None:
         return calc(dataflow, *sizes, points, windows)
     cut = folds(dataflow, *sizes, points.rows, points.columns)
-    return _columns(dataflow, sizes, cut, points, _finite(dataflow, (m, n, k), points, windows))
+    return _columns(
+        dataflow,
+        sizes,
+        cut,
+        points,
+        _finite(dataflow, (m, n, k), points, points.bandwidth, windows),
+    )
 
 
 def calc(
@@ -155,26 +162,36 @@ def _window_reads(dataflow: Dataflow, windows: Windows, n: Array, points: Points
 
 
 def _finite(
-    dataflow: Dataflow, sizes: tuple[int, int, int], points: Points, windows: Windows | None
+    dataflow: Dataflow,
+    sizes: tuple[int, int, int],
+    points: Points,
+    bandwidth: Bandwidth,
+    windows: Windows | None,
 ) -> _Moved:
     """Follow every point."""
-    fields = np.broadcast_arrays(*(np.asarray(field) for field in points))
+    arrays = (*points[:5], *bandwidth)
+    fields = np.broadcast_arrays(*(np.asarray(field) for field in arrays))
     found = []
-    for rows, columns, ifmap_kb, filter_kb, ofmap_kb, width in zip(
+    for rows, columns, ifmap_kb, filter_kb, ofmap_kb, *widths in zip(
         *(field.ravel().tolist() for field in fields), strict=True
     ):
-        cut, bandwidth = job(dataflow, *sizes, rows, columns), int(width)
+        cut = job(dataflow, *sizes, rows, columns)
+        ifmap_width, filter_width, ofmap_width = map(int, widths)
         ifmap = _ifmap_fetches(cut, ifmap_kb, windows)
         filters = _fetches(cut.filter, filter_kb)
-        reads = [(ifmap, ifmap_kb, cut.ifmap.padded), (filters, filter_kb, cut.filter.padded)]
-        steps = [-(-HALF_KB * buffer_kb // bandwidth) for _, buffer_kb, _ in reads]
+        lines = [
+            -(-HALF_KB * ifmap_kb // ifmap_width),
+            -(-HALF_KB * filter_kb // filter_width),
+        ]
         result = timing(
-            cut.ofmap, ofmap_kb, bandwidth,
-            [(read[0], lines + 1) for read, lines in zip(reads, steps, strict=True)],
-        )  # fmt: skip
+            cut.ofmap, ofmap_kb, ofmap_width, [(ifmap, lines[0] + 1), (filters, lines[1] + 1)]
+        )
         brought = [
-            bandwidth * (min(lines, -(-padded // bandwidth)) + int(moved.moves.sum()) * lines)
-            for (moved, _, padded), lines in zip(reads, steps, strict=True)
+            width * (min(half, -(-padded // width)) + int(moved.moves.sum()) * half)
+            for width, half, moved, padded in (
+                (ifmap_width, lines[0], ifmap, cut.ifmap.padded),
+                (filter_width, lines[1], filters, cut.filter.padded),
+            )
         ]
         found.append((result.cycles, result.stalls, *brought, result.dram_ofmap))
     return _Moved(*np.array(found, np.int64).T.reshape(5, *fields[0].shape))

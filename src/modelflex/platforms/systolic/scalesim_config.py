@@ -101,28 +101,11 @@ class ScaleSimConfig:
             raise UserError(
                 f"unknown dataflow '{self.dataflow}'", f"one of {', '.join(get_args(Dataflow))}"
             )
-        for bandwidth in self.bandwidths or (None,):
-            self._point(bandwidth)
+        self.to_points()
 
     def to_points(self) -> Points:
-        """The array as the simulator takes it.
-
-        Raises:
-            UserError: operands whose bandwidths differ.
-        """
-        if self.bandwidths is None:
-            return self._point(None)
-        if len(set(self.bandwidths)) > 1:
-            ifmap, filters, ofmap = self.bandwidths
-            raise UserError(
-                f"bandwidths of ifmap {ifmap}, filter {filters} and ofmap {ofmap} words a cycle",
-                "the same for all three operands",
-                "make IfmapSRAMBankBandwidth, FilterSRAMBankBandwidth and Bandwidth equal",
-            )
-        return self._point(self.bandwidths.ifmap)
-
-    def _point(self, bandwidth: int | None) -> Points:
-        return one_point({name: getattr(self, name) for name in _SIZES}, bandwidth)
+        """The array as the simulator takes it."""
+        return one_point({name: getattr(self, name) for name in _SIZES}, self.bandwidths)
 
 
 def read_config(path: Path) -> ScaleSimConfig:

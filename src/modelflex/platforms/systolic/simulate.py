@@ -34,7 +34,7 @@ from modelflex.platforms.systolic.closed_forms import (
     mapped,
     sweeps,
 )
-from modelflex.platforms.systolic.points import Points
+from modelflex.platforms.systolic.points import Bandwidth, Points
 from modelflex.platforms.systolic.workload import Shape
 
 KB = 1024
@@ -205,9 +205,12 @@ def _classes(count: Array) -> list[tuple[Array, Array]]:
 class _Channels:
     """Cycles for which fold (row, column) keeps the channels to DRAM busy."""
 
-    def __init__(self, dataflow: Dataflow, layer: _Layer, points: Points, bandwidth: Array) -> None:
+    def __init__(
+        self, dataflow: Dataflow, layer: _Layer, points: Points, bandwidth: Bandwidth
+    ) -> None:
         self.dataflow, self.layer, self.points = dataflow, layer, points
-        self.bandwidth = bandwidth
+        ifmap, filters, self.ofmap = bandwidth
+        self.operands = (filters, ifmap) if dataflow == "is" else (ifmap, filters)
 
     def loads(self, row: Array, column: Array, ahead: bool) -> Array:
         """The longer of both operands; `ahead` counts those that arrive during the fold before."""
@@ -217,8 +220,10 @@ class _Channels:
         along = np.where((column > 0) & layer.along.resident, 0, self._along(row))
         across = self._across(row, column)
         waits = [
-            np.where((moved.overlapped | first) == ahead, self._cycles(words), 0)
-            for moved, words in ((layer.along, along), (layer.across, across))
+            np.where((moved.overlapped | first) == ahead, _cycles(words, bandwidth), 0)
+            for moved, words, bandwidth in zip(
+                (layer.along, layer.across), (along, across), self.operands, strict=True
+            )
         ]
         return np.maximum(*waits)
 
@@ -228,10 +233,10 @@ class _Channels:
         width = _part(column, layer.along_columns, self.points.columns)
         if self.dataflow == "os":
             height = _part(row, layer.along_rows, self.points.rows)
-            return self._cycles(height * width)
+            return _cycles(height * width, self.ofmap)
         sums = layer.time * width
         final = row == layer.folds.rows - 1
-        return self._cycles(sums * np.where(layer.stays, final, 1 + (row > 0)))
+        return _cycles(sums * np.where(layer.stays, final, 1 + (row > 0)), self.ofmap)
 
     def _along(self, row: Array) -> Array:
         return _share(self.layer.along.total, row, self.layer.along_rows, self.points.rows)
@@ -243,9 +248,10 @@ class _Channels:
             return np.where(row == 0, words, 0)
         return _share(words, row, layer.along_rows, self.points.rows)
 
-    def _cycles(self, words: Array) -> Array:
-        # A rounding error of a share adds no cycle.
-        return np.ceil(words / self.bandwidth * (1 - 2**-50)).astype(np.int64)
+
+def _cycles(words: Array, bandwidth: Array) -> Array:
+    # A rounding error of a share adds no cycle.
+    return np.ceil(words / bandwidth * (1 - 2**-50)).astype(np.int64)
 
 
 def _part(index: Array, size: Array, side: Array) -> Array:

@@ -9,8 +9,6 @@ Assumptions:
 - a block-circulant weight has 1/block of the words in DRAM and buffers, and is multiplied expanded;
   a layer whose N or K the block does not divide stays dense;
 - density is the share of inputs that a delta sends: the others' weights are not read;
-- the simulator knows one word size for all channels: with a finite bandwidth it is that of the
-  weights, and a layer never takes less than its inputs or results need on their own channel;
 - a result is one word for buffers and channels, and `accumulator_width` bits for the energy;
 - every unit spends its energy in every cycle that is no stall; filling a buffer from DRAM costs DRAM
   energy only.
@@ -31,7 +29,7 @@ from modelflex.platforms.systolic.chip import DEFAULT_SRAM, Chip, read_chip
 from modelflex.platforms.systolic.closed_forms import Dataflow
 from modelflex.platforms.systolic.config import SystolicConfig
 from modelflex.platforms.systolic.memories import read_onchip
-from modelflex.platforms.systolic.points import Points
+from modelflex.platforms.systolic.points import Bandwidth, Points
 from modelflex.platforms.systolic.simulate import KB, simulate
 from modelflex.platforms.systolic.sweep_config import Axis, ChipConfig, SweepConfig
 from modelflex.platforms.systolic.sweep_found import Best, Front, Least, Sample
@@ -237,14 +235,11 @@ def _run(grid: _Grid, layers: Sequence[Workload], unit: Unit) -> dict[str, Array
             at["ifmap_kb"] / ifmap_bytes,
             at["filter_kb"] / filter_bytes,
             at["ofmap_kb"],
-            None if grid.unlimited else at["bandwidth"] / filter_bytes,
+            _channels(grid, ifmap_bytes, filter_bytes),
         )
         ran = simulate(grid.dataflow, in_groups(shape, groups), points)
         fits = fits & ran["fits"]
-        _add(
-            total,
-            _layer(ran, ifmap_bytes, filter_bytes, None if grid.unlimited else at["bandwidth"]),
-        )
+        _add(total, _layer(ran, ifmap_bytes, filter_bytes))
     cycles, work = total["cycles"], total["work"]
     return {
         "cycles": cycles,
@@ -258,17 +253,19 @@ def _run(grid: _Grid, layers: Sequence[Workload], unit: Unit) -> dict[str, Array
     }
 
 
-def _layer(
-    ran: Columns, ifmap_bytes: Array, filter_bytes: Array, bandwidth: Array | None
-) -> dict[str, Array]:
+def _channels(grid: _Grid, ifmap_bytes: Array, filter_bytes: Array) -> Bandwidth | None:
+    """Groups of the inputs and of the weights, and results, that a channel moves a cycle."""
+    if grid.unlimited:
+        return None
+    words = grid.columns["bandwidth"]
+    return Bandwidth(words / ifmap_bytes, words / filter_bytes, words)
+
+
+def _layer(ran: Columns, ifmap_bytes: Array, filter_bytes: Array) -> dict[str, Array]:
     """One layer's figures in bytes, utilisations weighted by the cycles without stalls."""
     size = {"ifmap": ifmap_bytes, "filter": filter_bytes}
     moved = {name: ran[name] * size.get(name.split("_", 1)[1], 1.0) for name in _MOVED}
     cycles, work = ran["cycles"], ran["cycles"] - ran["stall_cycles"]
-    if bandwidth is not None:
-        results = moved["dram_ofmap"] + moved["dram_ofmap_reads"]
-        channels = np.ceil(np.maximum(moved["dram_ifmap"], results) / bandwidth)
-        cycles = np.maximum(cycles, channels)
     return {
         "cycles": cycles,
         "work": work,
