@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modelflex.core.files import replacing
 from modelflex.core.model import Model
 from modelflex.core.trial import Trial
 from modelflex.errors import UserError
@@ -151,9 +152,9 @@ def write_all(result: Result, folder: Path, raw: Mapping[str, Any]) -> None:
 
 
 def _write_json(path: Path, values: Any) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(values, indent=1, sort_keys=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        text = json.dumps(values, indent=1, sort_keys=False) + "\n"
+        temporary.write_text(text, encoding="utf-8")
 
 
 def resolved(study: Study, raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from modelflex.core.files import replacing
 from modelflex.core.fixed import Array
 from modelflex.errors import UserError
 from modelflex.importers.models import load_model
-from modelflex.pipeline.table_files import has_parquet, replacing, table_file
+from modelflex.pipeline.table_files import has_parquet, table_file
 from modelflex.platforms.systolic.sweep import SweepSummary, Tell, run_sweep
 from modelflex.platforms.systolic.sweep_config import SweepConfig, WorkloadConfig, parse_sweep
 from modelflex.platforms.systolic.topology import read_topology

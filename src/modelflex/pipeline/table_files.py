@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from modelflex.core.files import replacing
 from modelflex.core.fixed import Array
 from modelflex.errors import UserError
 
@@ -18,17 +18,6 @@ Write = Callable[[Mapping[str, Array]], None]
 
 _WHOLE = 1e15
 """Whole numbers below this are written without a decimal point."""
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, moved there at the end, or removed if that is not reached."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def has_parquet() -> bool:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from modelflex.core.files import replacing
 from modelflex.report import fronts, plots, tables
 from modelflex.report.cells import Table, assumptions
 from modelflex.report.page import render_page
@@ -42,22 +41,8 @@ def write_report(study: Study, path: Path) -> None:
     """
     text = render(study)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        # mkstemp makes files private; a report is as readable as any file its user writes.
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def render(study: Study) -> str:

@@ -323,7 +323,9 @@ class _Pricing:
             self.buffers[name] = {
                 **energy,
                 "area_m2": memory.area_m2(capacity),
-                "leakage_w": memory.leakage_w(capacity) * config.leakage,
+                # Leakage of a type that nobody chose would be a guess.
+                "leakage_w": memory.leakage_w(capacity)
+                * (config.leakage and config.sram is not None),
             }
         self.unit_leakage_w = self.chip.unit.leakage_w * config.leakage
         self.leakage = config.leakage

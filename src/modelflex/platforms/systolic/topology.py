@@ -13,13 +13,13 @@ expanded once are not renamed when they are written and read again.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+from modelflex.core.files import replacing
 from modelflex.errors import UserError
 from modelflex.platforms.systolic.workload import MAX_WORDS, Convolution, Gemm, Workload
 
@@ -170,15 +170,12 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         UserError: the path cannot be written.
     """
-    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
     except OSError as error:
         reason = error.strerror or "not writable"
         raise UserError(f"cannot write {path}: {reason}", "a writable path") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _rows(text: str) -> list[_Row]:
