@@ -4,8 +4,8 @@
 
 SCALE-Sim needs an environment of its own; without `--scalesim-python` one is made in
 build/scalesim (Python 3.11 or 3.12, scalesim==3.0.0 and numpy==1.26.4 from PyPI). Everything is
-measured on one core (NumPy's elementwise arithmetic has no threads). SCALE-Sim's runs of the LSTM product take minutes each; ours are repeated
-before and after every one of them.
+measured on one core: NumPy's elementwise arithmetic has no threads. SCALE-Sim's runs of the LSTM
+product take minutes each; ours are repeated before and after every one of them.
 """
 
 from __future__ import annotations
