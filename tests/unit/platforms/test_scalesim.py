@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -112,13 +111,8 @@ def test_lstm_product(dataflow: Dataflow, bandwidth: int | None) -> None:
 
 
 @pytest.mark.parametrize(("network", "side"), NETWORKS)
-def test_convolutional_networks(network: str, side: int) -> None:
-    folder = os.environ.get("MODELFLEX_DATA")
-    if folder is None:
-        pytest.skip("MODELFLEX_DATA is not set: it holds cnn_tables/conv_nets")
-    table = Path(folder) / "cnn_tables" / "conv_nets" / f"{network}.csv"
-    if not table.exists():
-        pytest.skip(f"no {table}")
+def test_convolutional_networks(cnn_tables: Path, network: str, side: int) -> None:
+    table = cnn_tables / "conv_nets" / f"{network}.csv"
     rows = list(csv.reader(table.read_text(encoding="utf-8").splitlines()[1:]))
     layers = [
         Convolution(row[0], *(int(size) for size in row[1:8]), int(row[7]))

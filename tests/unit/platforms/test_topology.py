@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from pathlib import Path
 
@@ -24,10 +23,6 @@ from modelflex.platforms.systolic.workload import Convolution, Gemm, Workload
 
 CONV = "Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Num Filter, Strides,\n"
 GEMM = "Layer, M, N, K,\n"
-DATA = Path(
-    os.environ.get("MODELFLEX_DATA", Path(__file__).resolve().parents[4] / "shared" / "data")
-)
-TABLES = DATA / "cnn_tables"
 LOADED = {
     "conv_nets/Googlenet.csv": 58, "conv_nets/Resnet18.csv": 21, "conv_nets/alexnet.csv": 5,
     "conv_nets/alexnet_full.csv": 5, "mlperf_legacy/Alexnet.csv": 8,
@@ -52,9 +47,6 @@ REFUSED = {
         "Filter Height, Filter Width, Channels, Num Filter, Strides; 1 more broken row (line 29)"
     ),
 }
-needs_tables = pytest.mark.skipif(
-    not TABLES.is_dir(), reason="no folder cnn_tables in MODELFLEX_DATA"
-)
 
 
 def saved(folder: Path, text: str | bytes) -> Path:
@@ -138,28 +130,25 @@ def test_a_layout_has_twenty_numbers_for_each_layer(layers: list[Workload]) -> N
             assert all(cell.isdecimal() for cell in row[1:])
 
 
-@needs_tables
-def test_every_table_is_loaded_or_refused() -> None:
-    files = {str(path.relative_to(TABLES)) for path in TABLES.rglob("*.csv")}
+def test_every_table_is_loaded_or_refused(cnn_tables: Path) -> None:
+    files = {str(path.relative_to(cnn_tables)) for path in cnn_tables.rglob("*.csv")}
     assert files == LOADED.keys() | REFUSED.keys()
 
 
-@needs_tables
 @pytest.mark.parametrize("name", LOADED)
-def test_tables_that_load(name: str, tmp_path: Path) -> None:
-    layers = read_topology(TABLES / name)
+def test_tables_that_load(cnn_tables: Path, name: str, tmp_path: Path) -> None:
+    layers = read_topology(cnn_tables / name)
     assert len(layers) == LOADED[name]
     assert {type(layer) for layer in layers} == {Gemm if "gnmt" in name else Convolution}
     write_topology(layers, tmp_path / "copy.csv")
     assert read_topology(tmp_path / "copy.csv") == layers
 
 
-@needs_tables
 @pytest.mark.parametrize("name", REFUSED)
-def test_tables_that_are_refused(name: str) -> None:
+def test_tables_that_are_refused(cnn_tables: Path, name: str) -> None:
     with pytest.raises(UserError) as caught:
-        read_topology(TABLES / name)
-    assert str(caught.value) == REFUSED[name].format(TABLES / name)
+        read_topology(cnn_tables / name)
+    assert str(caught.value) == REFUSED[name].format(cnn_tables / name)
 
 
 @pytest.mark.parametrize(
