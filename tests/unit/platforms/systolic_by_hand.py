@@ -169,7 +169,7 @@ class Hand:
     def run(self, row: ProductRow, steps: float) -> Share:
         made = Share()
         held = row.layout != "" and row.state_bytes > 0
-        hoisted = self.workload == "sequence" and row.hoistable
+        hoisted = self.hoists(row)
         vectors = (steps if hoisted else 1) * self.batch
         active, density = (1 - (1 - s) ** self.batch for s in (row.active, row.density))
         made.results = vectors * (row.m + row.k) + self.batch * row.functions * FUNCTION
@@ -217,29 +217,43 @@ class Hand:
         # Of real numbers half the butterflies; a product (4, 2) and two sums of complex numbers.
         made.results += vectors * (q * density + p) * butterflies(b) / 2 * (4 + 2 + 2 + 2)
 
+    def hoists(self, row: ProductRow) -> bool:
+        return self.workload == "sequence" and row.hoistable
+
+    def bus(self, stored: float, room: float) -> float:
+        """Share of the weights that is streamed."""
+        if self.residency == "fit":
+            return 0.0 if stored <= room else 1.0
+        return 1 - min(max(room / stored, 0), 1) if self.residency == "partial" else 1.0
+
     def totals(self, rows: Sequence[ProductRow], steps: float) -> dict[str, float]:
         """Numeric fields of a `Cost`, and what else is compared."""
         stored = sum(r.stored_bytes for r in rows)
         state = sum(r.state_bytes for r in rows)
         shares = [self.run(r, steps) for r in rows]
         waiting = sum(s.waiting for s in shares)
-        room = SRAM - self.batch * state - waiting
-        bus = 1.0
-        if self.residency == "fit":
-            bus = 0.0 if stored <= room else 1.0
-        elif self.residency == "partial":
-            bus = 1 - min(max(room / stored, 0), 1)
+        free = SRAM - self.batch * state
+        traffic = sum(  # of the weights and of a sequence, if all of them are streamed
+            share.fetched * (steps if row.runs_per_step == 1 and not self.hoists(row) else 1.0)
+            + row.reset_bytes
+            for row, share in zip(rows, shares, strict=True)
+        )
+        # (bytes over the bus, whether results wait in DRAM): the cheaper way that is possible.
+        ways = [(traffic * self.bus(stored, free) + 2 * waiting, True)]
+        if waiting <= free:
+            ways.append((traffic * self.bus(stored, free - waiting), False))
+        spills = min(ways)[1]
+        bus = self.bus(stored, free if spills else free - waiting)
         step, once = Phase(), Phase()
         for row, share in zip(rows, shares, strict=True):
             once.dram += bus * row.reset_bytes
             once.joules += row.reset_bytes * SRAM_J
             once.fetched += row.reset_bytes
             if row.runs_per_step == 1:
-                hoisted = self.workload == "sequence" and row.hoistable
-                step.add(self, share, 1 / steps if hoisted else 1.0, bus, row.dense_macs)
+                runs = 1 / steps if self.hoists(row) else 1.0
+                step.add(self, share, runs, bus, row.dense_macs)
             else:
                 once.add(self, share, 1.0, bus, 0)
-        spills = room < 0
         step.dram += 2 * waiting / steps if spills else 0.0
         for phase in (step, once):
             phase.close(self)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelflex.core.cost import COST_UNITS
@@ -41,6 +41,7 @@ def roomy(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_spec(tmp_path_factory.mktemp("spec") / "roomy.toml", sram_capacity=(1, "MB"))
 
 
+@settings(max_examples=300, deadline=None)
 @given(networks(), OPTIONS)
 def test_figures_are_those_by_hand(spec: str, network: Network, options: Options) -> None:
     check(cost(spec, *network, **options), Hand(**options).totals(*network))
@@ -235,14 +236,30 @@ def test_a_part_of_the_weights_stays(spec: str) -> None:
 
 
 def test_waiting_results_take_the_room_of_weights(spec: str) -> None:
-    """1600 bytes of weights fit beside 384 of waiting results (T = 17), not beside 408 (T = 18)."""
+    """1600 bytes of weights fit beside 384 of waiting results (T = 17), not beside 408 (T = 18).
+
+    The results pass the bus twice: 816 bytes a sequence are fewer than 1600 of weights that run once,
+    1632 (T = 35) are not.
+    """
     rows = [product("a/0", 8, 200, hoistable=True)]
-    kept, gone = (
-        cost(spec, rows, steps, residency="fit", workload="sequence") for steps in (17.0, 18.0)
+    both, weights, results = (
+        cost(spec, rows, steps, residency="fit", workload="sequence")
+        for steps in (17.0, 18.0, 35.0)
     )
-    assert (kept.residency, gone.residency) == ("fit", "streamed")
-    assert kept.dram_bytes_per_step == 0
-    assert gone.dram_bytes_per_step == pytest.approx(1600 / 18)
+    assert [c.residency for c in (both, weights, results)] == ["fit", "fit", "streamed"]
+    assert [c.resources["sram_bytes"] for c in (both, weights, results)] == [1984, 1600, 816]
+    assert both.dram_bytes_per_step == 0
+    assert weights.dram_bytes_per_step == pytest.approx(816 / 18)
+    assert results.dram_bytes_per_step == pytest.approx(1600 / 35)
+
+
+def test_weights_of_every_step_stay_where_results_do_not_fit(spec: str) -> None:
+    """1000 bytes that are read at every step stay in 2000; 2400 bytes of results wait in DRAM."""
+    rows = [product("a/0", 8, 1, hoistable=True), product("b/0", 31, 32)]
+    found = cost(spec, rows, 101.0, residency="fit", workload="sequence")
+    assert found.residency == "fit"
+    assert found.resources["sram_bytes"] == 8 + 31 * 32
+    assert found.dram_bytes_per_step == pytest.approx(2 * 2400 / 101)
 
 
 @given(products("w/0"), OPTIONS, st.lists(st.integers(1, 60), min_size=2, max_size=2))

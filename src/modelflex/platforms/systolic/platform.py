@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, Self, final
+from typing import Any, Final, NamedTuple, Self, final
 
 import numpy as np
 
@@ -22,8 +22,9 @@ from modelflex.registry import PLATFORMS
 
 ASSUMPTIONS: Final = (
     "streaming: one step is a matrix-vector product for each weight and sequence of the batch; "
-    "sequence: products that hang on no state run once for all steps, their results wait in SRAM, or "
-    "in DRAM if they do not fit, and their share of a step is a T-th",
+    "sequence: products that hang on no state run once for all steps and their share of a step is a "
+    "T-th; the results of all of them wait in SRAM, or in DRAM if they do not fit or if the weights "
+    "that fit in their stead save more traffic",
     "batch: figures of a step are those of the whole batch, energy_j is one sequence's; under delta an "
     "input is multiplied if one of the sequences sends it, each for itself",
     "a fold at the array's edge costs as much as a full one, and every unit spends its energy in "
@@ -43,12 +44,26 @@ ASSUMPTIONS: Final = (
     "streaming weights overlaps with the arithmetic of the whole step, the longer of both counts",
     "SRAM is counted between buffers and array; filling it from DRAM costs DRAM energy only",
     "inputs, outputs and state stay in SRAM; resident weights are loaded before the first step and "
-    "have the room that state and waiting results leave; partial residency keeps the same share of "
-    "every weight",
+    "have the room that state and the results that wait there leave; partial residency keeps the "
+    "same share of every weight",
     "another technology scales the energy of switching and the area of logic and SRAM; clock, leakage "
     "and DRAM stay as they are",
     "the area is that of units and SRAM, without vector unit, wires between banks and pads",
 )
+
+
+class _Placed(NamedTuple):
+    """Where weights and waiting results of recipes lie: [recipes].
+
+    Attributes:
+        streamed: share of the weights that comes over the DRAM bus at every run.
+        spilled_bytes: results of later steps that wait in DRAM, of a whole sequence.
+        held_bytes: state and waiting results in SRAM.
+    """
+
+    streamed: Array
+    spilled_bytes: Array
+    held_bytes: Array
 
 
 @final
@@ -152,10 +167,9 @@ class Systolic(Platform):
 
         batch, chip = self.config.batch, self.chip
         weight_bytes, state_bytes = total(table["stored_bytes"]), total(table["state_bytes"])
-        waiting = total(columns["buffer_bytes"])
-        streamed = self._streamed(weight_bytes, batch * state_bytes + waiting)
-        # What does not fit beside the state is written to DRAM and read again.
-        spilled = 2 * waiting * (batch * state_bytes + waiting > chip.sram_bytes) / table.steps
+        streamed, spilled_bytes, _ = self._place(table, columns, choices)
+        # Written to DRAM and read again.
+        spilled = 2 * spilled_bytes / table.steps
         step, once = columns["step_runs"], columns["once_runs"]
         on_chip = ("arithmetic_j", "registers_j", "elementwise_j", "sram_j")
         chip_j = np.asarray(sum(columns[name] for name in on_chip))
@@ -196,9 +210,27 @@ class Systolic(Platform):
             "coverage": coverage,
         }
 
-    def _streamed(self, weight_bytes: Array, other_bytes: Array) -> Array:
-        """Share of a recipe's weights that comes over the DRAM bus at every run: [recipes]."""
-        room = self.chip.sram_bytes - other_bytes
+    def _place(self, table: ProductTable, columns: Mapping[str, Array], choices: Array) -> _Placed:
+        """Waiting results go to DRAM where they do not fit or where that moves fewer bytes."""
+
+        def total(column: Array) -> Array:
+            return table.total(column, choices)
+
+        weight_bytes, waiting = total(table["stored_bytes"]), total(columns["buffer_bytes"])
+        state_bytes = self.config.batch * total(table["state_bytes"])
+        runs = columns["step_runs"] * table.steps + columns["once_runs"]
+        fetched = total(columns["dram_bytes"] * runs + columns["reset_bytes"])
+        room = self.chip.sram_bytes - state_bytes
+        beside, instead = (self._streamed(weight_bytes, left) for left in (room - waiting, room))
+        spills = (waiting > room) | (fetched * (beside - instead) > 2 * waiting)
+        return _Placed(
+            np.where(spills, instead, beside),
+            np.where(spills, waiting, 0.0),
+            state_bytes + np.where(spills, 0.0, waiting),
+        )
+
+    def _streamed(self, weight_bytes: Array, room: Array) -> Array:
+        """Share of a recipe's weights that has no room in SRAM: [recipes]."""
         if self.config.residency == "streamed":
             return np.ones(weight_bytes.shape)
         if self.config.residency == "fit":
@@ -211,12 +243,9 @@ class Systolic(Platform):
         figures: dict[str, Any] = {
             n: None if np.isnan(totals[n][0]) else float(totals[n][0]) for n in COST_UNITS
         }
-        weights = totals["weight_bytes"]
-        others = totals["state_bytes"] * self.config.batch + np.sum(columns["buffer_bytes"])
-        share = float(self._streamed(weights, others)[0])
-        spilled = bool(others[0] > self.chip.sram_bytes)
-        held = totals["state_bytes"][0] * self.config.batch if spilled else others[0]
-        resident = held + (1 - share) * weights[0]
+        placed = self._place(table, columns, single_recipe(table))
+        share, spilled = float(placed.streamed[0]), bool(placed.spilled_bytes[0] > 0)
+        resident = placed.held_bytes[0] + (1 - share) * totals["weight_bytes"][0]
         resources = {"sram_bytes": float(resident), "area_m2": self.chip.area_m2}
         residency = "streamed" if share == 1 else "fit" if share == 0 else "partial"
         if figures["latency_s"] is None:
