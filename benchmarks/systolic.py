@@ -36,7 +36,7 @@ BUILD = Path(__file__).resolve().parents[1] / "build" / "scalesim"
 M, N, K = 1, 4096, 1056
 PRODUCT = Gemm("LSTM gates, 32 inputs, 1024 units", M, N, K)
 BUFFERS = {"ifmap_kb": 1024, "filter_kb": 2048, "ofmap_kb": 1024}
-RUNS = [("os", None), ("ws", None), ("is", None), ("os", 10)]
+RUNS = [("os", None), ("ws", None), ("is", None), ("os", 10), ("ws", 10), ("is", 10)]
 """Dataflow and words a cycle (None: CALC) of SCALE-Sim's runs of the product on 32×32 units."""
 POINTS = 2**16
 REPEATS = 7
