@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from modelflex.core.cost import COST_UNITS
+from modelflex.report.sweep_text import show_figure
 from modelflex.units import show_quantity
 
 _OPERANDS = ("ifmap", "filter", "ofmap")
@@ -17,20 +19,29 @@ _OPERANDS = ("ifmap", "filter", "ofmap")
 
 def layers_text(layers: Sequence[Mapping[str, Any]], total_cycles: int | None) -> RenderableType:
     """A row a layer, with the words that each operand moves to or from DRAM."""
-    table = Table(box=None, pad_edge=False, header_style="bold underline")
-    table.add_column("Layer")
-    names = ("Cycles", "Stalls", "Mapping", "Compute", "Overall")
-    for name in (*names, *(f"DRAM {operand}" for operand in _OPERANDS)):
-        table.add_column(name, justify="right")
-    for layer in layers:
-        shares = (layer[f"{x}_utilization"] for x in ("mapping", "compute", "overall"))
-        table.add_row(
-            Text(layer["name"]),
+    shares = ("mapping", "compute", "overall")
+    heads = ("Layer", "Cycles", "Stalls", *(f"{share.capitalize()} %" for share in shares))
+    rows = [
+        (
+            layer["name"],
             f"{layer['cycles']:,}",
             f"{layer['stall_cycles']:,}",
-            *(f"{share:.3g} %" for share in shares),
+            *(f"{layer[f'{share}_utilization']:.3g}" for share in shares),
             *(_short(layer["dram"][operand]) for operand in _OPERANDS),
         )
+        for layer in layers
+    ]
+    table = Table(box=None, pad_edge=False, header_style="bold underline")
+    cells = zip(*rows, strict=True)
+    for head, column in zip((*heads, *(f"DRAM {o}" for o in _OPERANDS)), cells, strict=True):
+        # In a narrow window a line rather wraps than loses digits or the end of a name.
+        table.add_column(
+            head,
+            justify="left" if head == "Layer" else "right",
+            min_width=max(map(cell_len, column)),
+        )
+    for row in rows:
+        table.add_row(*map(Text, row))
     if total_cycles is None:
         return table
     return Group(table, Text(f"{total_cycles:,} cycles in all", style="bold"))
@@ -93,7 +104,7 @@ def sweep_text(found: Mapping[str, Any]) -> RenderableType:
         table.add_column("Least")
         for name in best:
             table.add_column(name, justify="right")
-        table.add_row("", *(_value(row[name]) for name, row in best.items()))
+        table.add_row("", *(show_figure(name, row[name]) for name, row in best.items()))
         for field in fields:
             table.add_row(field, *(_value(row[field]) for row in best.values()))
         parts.append(table)
