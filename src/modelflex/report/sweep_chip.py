@@ -43,13 +43,13 @@ def read(config: ChipConfig | None) -> ShownChip:
     leakage = ["leakage"] if config.leakage else []
     own = ["clock", "accumulator_width"]
     own += [f"{name}_energy" for name in ("sram", "dram") if getattr(config, name) is None]
-    access = [] if config.sram is None else _ACCESS
+    hanging = [] if config.sram is None else [*_ACCESS, *leakage]
     values = {
         "spec": {"value": spec.name, "source": spec.title},
         "node": node,
         **_constants(spec, own),
         "unit": _named(unit, ["brick_width", "bricks_per_side", "energy", "area", *leakage]),
-        "SRAM": _named(sram, ["area", *access, *leakage]),
+        "SRAM": _named(sram, ["area", *hanging]),
     }
     used = f"{spec.name}, {node}, units {unit.name}, SRAM {sram.name}"
     if config.dram is not None:

@@ -192,9 +192,11 @@ def test_cycles_and_energy_by_hand() -> None:
     assert row["dram_j"] == pytest.approx((78 + 416 + 96 * 4) * 8 * 8e-12)
     parts = (row[f"{part}_j"] for part in ("arithmetic", "sram", "dram", "leakage"))
     assert row["energy_j"] == pytest.approx(sum(parts))
-    assert row["leakage_j"] > 128 * 59e-6 * row["latency_s"]  # of units, and of buffers besides
+    # Of units only: nobody chose a memory type.
+    assert row["leakage_j"] == pytest.approx(128 * 59.3e-6 * row["latency_s"])
     assert row["edp_js"] == pytest.approx(row["energy_j"] * row["latency_s"])
-    assert row["area_m2"] > 128 * 1734e-12
+    # Buffers of 1024 and 2048 KiB as 24 of CACTI's 128 KiB, and its row of 1 KiB.
+    assert row["area_m2"] == pytest.approx(128 * 1734.552e-12 + 24 * 1.02522e-6 + 0.00882362e-6)
 
 
 def test_energy_and_area_follow_the_buffers() -> None:
@@ -206,6 +208,14 @@ def test_energy_and_area_follow_the_buffers() -> None:
         assert (np.diff(priced[name][order].reshape(3, 2), axis=0) > 0).all()
     assert len(np.unique(flat["sram_j"])) == 1
     np.testing.assert_allclose(flat["area_m2"], priced["area_m2"])
+
+
+def test_buffers_of_a_chosen_type_leak() -> None:
+    """CACTI's rows of 4, 8 and 16 KiB: 7.30186, 13.6943 and 27.127 mW."""
+    axes = {"ifmap_kb": [4], "filter_kb": [16], "ofmap_kb": [8], "rows": [2], "columns": [3]}
+    rows, _ = sweep(axes, [Gemm("g", 2, 6, 9)], chip={"sram": "sram", "leakage": True})
+    watts = 6 * 59.3e-6 + (7.30186 + 27.127 + 13.6943) * 1e-3
+    assert rows["leakage_j"][0] == pytest.approx(watts * rows["latency_s"][0])
 
 
 @settings(max_examples=40)

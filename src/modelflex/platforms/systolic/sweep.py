@@ -324,10 +324,8 @@ class _Pricing:
                 **energy,
                 "area_m2": memory.area_m2(capacity),
                 # Leakage of a type that nobody chose would be a guess.
-                "leakage_w": memory.leakage_w(capacity)
-                * (config.leakage and config.sram is not None),
+                "leakage_w": memory.leakage_w(capacity) * (config.sram is not None),
             }
-        self.unit_leakage_w = self.chip.unit.leakage_w * config.leakage
         self.leakage = config.leakage
 
     def price(self, grid: _Grid, figures: Columns) -> dict[str, Array]:
@@ -350,7 +348,7 @@ class _Pricing:
             * (figures["dram_ifmap"] + figures["dram_filter"] + result_bytes * results),
         }
         if self.leakage:
-            leakage_w = units * self.unit_leakage_w + sum(of(n, "leakage_w") for n in _BUFFERS)
+            leakage_w = units * chip.unit.leakage_w + sum(of(n, "leakage_w") for n in _BUFFERS)
             parts["leakage_j"] = leakage_w * latency_s
         energy_j = np.asarray(sum(parts.values()))
         area_m2 = units * chip.unit.area_m2 + sum(of(name, "area_m2") for name in _BUFFERS)

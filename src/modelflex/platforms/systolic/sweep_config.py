@@ -78,7 +78,8 @@ class ChipConfig:
         unit, dram: an arithmetic unit and a DRAM type instead of the spec's.
         sram: a memory type whose energy hangs on each buffer's capacity, instead of the spec's
             energy; without it areas are those of the type "sram".
-        leakage: whether the energy counts leakage of units and buffers.
+        leakage: whether the energy counts leakage of the units and, where `sram` is chosen, of the
+            buffers.
     """
 
     spec: str = "bitfusion_32x32"
