@@ -185,6 +185,17 @@ def test_the_description_names_the_technology() -> None:
     assert Systolic.from_config({}).description["node"] == "45"
 
 
+def test_the_description_says_what_leaks() -> None:
+    for options, told in (
+        ({}, "not counted"),
+        ({"sram": "sram"}, "not counted"),
+        ({"leakage": True}, "units"),
+        ({"leakage": True, "dram": "hbm2"}, "units, DRAM standby"),
+        ({"leakage": True, "dram": "hbm2", "sram": "sram"}, "units, SRAM, DRAM standby"),
+    ):
+        assert Systolic.from_config(options).description["leakage"] == told
+
+
 # --- parts of the energy -------------------------------------------------------------------------
 def test_registers_are_those_of_the_skew() -> None:
     """1056 inputs for each of 128 folds pass no register (one row), weights 31/2 on average."""

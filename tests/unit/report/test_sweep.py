@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,14 @@ def test_the_front_stands_before_a_sample() -> None:
     assert len(front["text"]) == len(front["x"]) > 1
     assert set(sample["x"]) <= set(rows["latency_s"].tolist())
     assert f"rows {found.front['rows'][0]}" in front["text"][0]
+
+
+def test_a_thinned_front_claims_no_more_than_it_knows() -> None:
+    found, config, _ = ran(AXES)
+    for thinned, claim in ((False, "point of the grid"), (True, "point that was kept")):
+        page = render_sweep(replace(found, thinned=thinned), config, LAYERS, "front")
+        assert f"no other {claim} is better" in page
+        assert ("more points than are kept" in page) == thinned
 
 
 def test_the_page_works_offline_and_escapes_names() -> None:

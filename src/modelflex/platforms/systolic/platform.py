@@ -111,10 +111,16 @@ class Systolic(Platform):
                 if (value := getattr(config, name)) is not None
             },
             "dram_bandwidth": "unlimited" if np.isinf(self.chip.dram_bandwidth) else "limited",
-            "leakage": "counted" if config.leakage else "not counted",
+            "leakage": ", ".join(self._leaking) if config.leakage else "not counted",
             "registers": "counted" if config.registers else "not counted",
             "assumptions": list(ASSUMPTIONS),
         }
+
+    @property
+    def _leaking(self) -> list[str]:
+        """Of what leakage is counted where it is asked for: nobody knows that of an unnamed type."""
+        chosen = {"SRAM": self.config.sram, "DRAM standby": self.config.dram}
+        return ["units", *(part for part, name in chosen.items() if name is not None)]
 
     def price(self, table: ProductTable) -> Mapping[str, Array]:
         """Columns [rows]; figures are for one run of the row, for the whole batch, unless named otherwise.

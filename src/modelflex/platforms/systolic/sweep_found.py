@@ -49,7 +49,10 @@ class Best:
 
 
 class Front:
-    """Rows that no other row beats in all objectives (less is better); of equals the earliest."""
+    """Rows that no other row beats in all objectives (less is better); of equals the earliest.
+
+    Once it is thinned, rows that only a row left out would have beaten may come in.
+    """
 
     def __init__(self, objectives: tuple[str, ...], limit: int = MAX_FRONT) -> None:
         self.objectives, self.limit = objectives, limit
