@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from modelflex.core.files import replacing
-from modelflex.core.fixed import Array
 from modelflex.errors import UserError
 from modelflex.importers.models import load_model
 from modelflex.pipeline.table_files import has_parquet, table_file
@@ -19,6 +18,7 @@ from modelflex.platforms.systolic.topology import read_topology
 from modelflex.platforms.systolic.workload import Gemm, Workload
 from modelflex.report.summary import strict_json
 from modelflex.report.sweep import render_sweep
+from modelflex.report.sweep_text import records_of
 from modelflex.search.config import read_toml
 
 SCHEMA: Final = "modelflex.sweep/1"
@@ -100,15 +100,10 @@ def _summary(
             "chip": None if config.chip is None else vars(config.chip),
             "best": found.best,
             "objectives": found.objectives,
-            "front": _records(found.front),
+            "front": records_of(found.front),
             "front_thinned": found.thinned,
             "notes": found.notes,
             "paths": {name: str(path) for name, path in paths.items()},
         }
     )
     return summary
-
-
-def _records(columns: Mapping[str, Array]) -> list[dict[str, Any]]:
-    values = [column.tolist() for column in columns.values()]
-    return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
