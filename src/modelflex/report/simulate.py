@@ -62,6 +62,8 @@ def priced_text(priced: Mapping[str, Any]) -> RenderableType:
     label = "as it is compressed" if recipe is None else (recipe["label"] or "recipe")
     head = f"{priced['model']} ({label}) on {platform.get('title', platform.get('name', ''))}"
     parts: list[RenderableType] = [Text(head, style="bold")]
+    if "model" in platform:
+        parts.append(Text(f"Model: {platform['model']}"))
     totals = Table(box=None, pad_edge=False, show_header=False)
     for name, unit in COST_UNITS.items():
         totals.add_row(name, show_quantity(cost[name], unit))

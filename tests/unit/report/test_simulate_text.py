@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
-from modelflex.report.simulate import layers_text, sweep_text
+from modelflex.core.cost import COST_UNITS
+from modelflex.report.simulate import layers_text, priced_text, sweep_text
 
 NAME = "Machine_Translation_1_gate_x"
 
@@ -57,3 +58,16 @@ def test_best_points_have_units_and_paths_are_whole() -> None:
     assert "9.23 µs" in text
     assert "4.303 mm²" in text
     assert path in text
+
+
+def test_a_price_that_is_a_bound_says_so() -> None:
+    cost = {**dict.fromkeys(COST_UNITS), "energy_breakdown_j": {}, "per_op": {}}
+    platform = {"title": "a chip", "model": "roofline: an upper bound on speed"}
+    priced = {
+        "model": "net",
+        "recipe": None,
+        "steps": 7.0,
+        "cost": {**cost, "bound": None, "residency": None},
+        "platform": platform,
+    }
+    assert "Model: roofline: an upper bound on speed\n" in printed(priced_text(priced))
