@@ -136,7 +136,7 @@ def simulate(
 def _systolic(array: dict[str, Any], layers: dict[str, Any], as_json: bool) -> None:
     folder, batch = layers.pop("out", None), layers.pop("batch", None)
     if len(layers) != 1:
-        found = " and ".join(f"--{name}" for name in layers) or "none of them"
+        found = " and ".join(f"--{name}" for name in layers) or "nothing to simulate"
         raise UserError(f"there is {found}", "one of --gemm, --topology and --sweep")
     if "sweep" in layers:
         _refuse(array, "stands beside --sweep", "axes in the sweep's file")
@@ -174,4 +174,4 @@ def _show(result: dict[str, Any], text: Any, as_json: bool) -> None:
     if as_json:
         print(json.dumps(result, indent=1, allow_nan=False))
     else:
-        Console().print(text)
+        Console().print(text, soft_wrap=True)  # no digit and no path is cut off
