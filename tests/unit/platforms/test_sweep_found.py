@@ -65,7 +65,7 @@ def test_the_best_row_is_the_least_in_order_of_the_columns(table: list[Any], chu
     best = Best(("b", "a", "c"))
     known = [(b, a, c, i) for i, (a, b, c) in enumerate(table) if not np.isnan((a, b, c)).any()]
     for rows in in_chunks(table, chunk):
-        best.add({name: column[rows["fits"]] for name, column in rows.items()})
+        best.add(rows)
     assert best.row.get("number") == (min(known)[3] if known else None)
 
 

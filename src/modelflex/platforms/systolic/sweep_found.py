@@ -34,7 +34,9 @@ class Best:
         self.row: dict[str, Any] = {}
 
     def add(self, rows: Columns) -> None:
-        alive = np.flatnonzero(~np.isnan(rows[self.columns[0]]))
+        # Units and area are known of points that do not fit, too.
+        known = np.all([~np.isnan(rows[name]) for name in self.columns], axis=0)
+        alive = np.flatnonzero(known)
         for name in self.columns:
             if alive.size:
                 values = rows[name][alive]
