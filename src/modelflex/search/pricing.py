@@ -154,7 +154,7 @@ class Pricer:
             if self.stats is None:
                 raise UserError(
                     f"the recipe computes only some products of {entry.weight}",
-                    "calibration data, from which their share is known",
+                    "calibration data (--data), from which their share is known",
                 )
             self._densities[key] = replayed_density(choice, shape, self.stats.sites[entry.weight])
         return [self._densities[key]]
