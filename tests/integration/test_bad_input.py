@@ -31,7 +31,7 @@ DELTA = 'weights = "*"\nformat = { method = "uniform", bits = 4 }\nactivity = '
 CONFIGURATIONS: dict[str, tuple[Spoil, str]] = {
     "no file": (lambda folder: (folder / "modelflex.toml").unlink(), "there is no file"),
     "no TOML": (edit("[model]", "[model"), "is not TOML"),
-    "binary": (lambda f: (f / "modelflex.toml").write_bytes(b"\xff\xfe\x00"), "cannot be read"),
+    "binary": (lambda f: (f / "modelflex.toml").write_bytes(b"\xff\xfe\x00"), "not text"),
     "deep TOML": (edit('path = "model.json"', f"path = {'[' * 9999}"), "is not TOML"),
     "huge integer": (edit('required_rate = "1 kHz"', f"required_rate = {'9' * 5000}"), "TOML"),
     "big integer": (edit("divergence = 0.5", f"divergence = {'9' * 400}"), "finite"),
@@ -297,7 +297,7 @@ USAGE = {
     "search modelflex.toml --workers -1": "Invalid value for '--workers'",
     "search modelflex.toml --workers two": "Invalid value for '--workers'",
     "search modelflex.toml --out": "requires an argument",
-    "search .": "cannot be read",
+    "search .": "cannot read",
     "retarget nowhere": "there is no study at",
     "retarget .": "there is no study at",
     "retarget study --config nowhere.toml": "there is no file",

@@ -51,8 +51,6 @@ def main(arguments: list[str] | None = None) -> Any:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED:
-        print(
-            "modelflex: interrupted; finished trials are kept, the same command continues",
-            file=sys.stderr,
-        )
+        kept = "; finished trials are kept, the same command continues"
+        print(f"modelflex: interrupted{kept if 'search' in given[:1] else ''}", file=sys.stderr)
     sys.exit(code)

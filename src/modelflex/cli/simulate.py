@@ -125,7 +125,7 @@ def simulate(
     )
     priced = pipeline.price_model(
         target,
-        pipeline.find_platform(platform or SYSTOLIC),
+        pipeline.find_platform(SYSTOLIC if platform is None else platform),
         recipe=recipe,
         data=data,
         steps=steps,
@@ -160,7 +160,9 @@ def _systolic(array: dict[str, Any], layers: dict[str, Any], as_json: bool) -> N
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int], None]]:
     """A bar with the time remaining, on stderr."""
-    with Progress(*Progress.get_default_columns(), console=err, transient=True) as bar:
+    columns = Progress.get_default_columns()
+    # Where nobody watches, a stopped bar would leave an empty line.
+    with Progress(*columns, console=err, transient=True, disable=not err.is_interactive) as bar:
         task = bar.add_task("simulating", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

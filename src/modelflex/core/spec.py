@@ -17,10 +17,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from modelflex.core.files import read_text
 from modelflex.errors import UserError, nearest
 from modelflex.units import UNITS, parse_quantity
 
+MAX_BYTES = 2**20
+"""Largest spec file."""
 _HEADER = ("name", "family", "title")
+MAX_COUNT = 2**53
+"""Largest whole number: floating point holds it exactly."""
 _KEYS = ("value", "unit", "source")
 
 
@@ -119,8 +124,8 @@ def _constant(entry: Any, field: SpecField, where: str) -> Constant:
             raise UserError(f"{where}.{key} is {text!r}", "a text that is not empty")
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise UserError(f"{where}.value is {value!r}", "a number")
-    if field.kind == "count" and not (isinstance(value, int) and value > 0):
-        raise UserError(f"{where}.value is {value!r}", "a whole number above zero")
+    if field.kind == "count" and not (isinstance(value, int) and 0 < value <= MAX_COUNT):
+        raise UserError(f"{where}.value is {value!r}", "a whole number above zero, up to 2^53")
     if field.kind == "count" or not field.is_physical:
         if not (math.isfinite(value) and value > 0):
             raise UserError(f"{where}.value is {value!r}", "a number above zero")
@@ -145,12 +150,10 @@ def read_spec(
         UserError: a missing or broken file, another family, an unknown or missing constant, a
             constant without unit or source, a wrong unit, a value that is not above zero.
     """
+    text = read_text(path, MAX_BYTES, "spec")
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        reason = error.strerror or "unreadable"
-        raise UserError(f"cannot read the spec {path}: {reason}", "a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        content = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # also of numbers and nestings without end
         raise UserError(f"the spec {path} is not valid TOML: {error}") from None
     if isinstance(content.get("family"), str) and content["family"] != family:
         raise UserError(

@@ -52,8 +52,12 @@ def load_model(
     if head is not None:
         raise UserError("a head was given for a file", "a head beside a live torch module only")
     path = Path(source)
-    path = path / _in_folder(path) if path.is_dir() else path
-    if not path.is_file():
+    try:
+        path = path / _in_folder(path) if path.is_dir() else path
+        found = path.is_file()
+    except OSError:  # a name that is too long
+        found = False
+    if not found:
         raise UserError(f"there is no file '{path}'", EXPECTED, "check the path")
     description = path.with_suffix(".json")
     if path.suffix == ".json" or (path.suffix == ".safetensors" and description.is_file()):

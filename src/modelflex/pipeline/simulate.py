@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from modelflex.core.products import program_table
 from modelflex.core.profile import Profile, SiteCounts
 from modelflex.core.program import Program, build_program
 from modelflex.core.recipe import Recipe, recipe_from_json
+from modelflex.core.storage import read_json_object
 from modelflex.errors import UserError, nearest
 from modelflex.importers.data import load_sequences
 from modelflex.importers.models import load_model
@@ -36,6 +35,8 @@ from modelflex.search.problem import run_network
 
 SPECS = Path(platforms.__path__[0]) / "specs"
 DEFAULT_STEPS = 100
+MAX_STEPS = 2**53
+"""Most steps of a sequence: floating point counts them."""
 
 
 _SIZES: Final = {
@@ -171,9 +172,9 @@ def price_model(
     loaded = load_model(model)
     sequences = None if data is None else load_sequences(str(data))
     length = DEFAULT_STEPS if sequences is None else sequences.mean_length
+    if steps is not None and not 1 <= steps <= MAX_STEPS:
+        raise UserError(f"steps is {steps}", f"a whole number from 1 to {MAX_STEPS}")
     length = float(length if steps is None else steps)
-    if not 1 <= length < math.inf:
-        raise UserError(f"steps is {steps}", "a whole number above zero")
     compressed = loaded.numeric == "integer"
     if compressed and recipe is not None:
         raise UserError(
@@ -214,11 +215,4 @@ def _profile(model: Model, program: Program, sequences: Sequences | None) -> Pro
 
 
 def _read_recipe(path: Path) -> Recipe:
-    try:
-        values: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        reason = error.strerror or "unreadable"
-        raise UserError(f"cannot read the recipe {path}: {reason}", "a JSON file") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"the recipe {path} is not valid JSON: {error}") from None
-    return recipe_from_json(values)
+    return recipe_from_json(read_json_object(path))

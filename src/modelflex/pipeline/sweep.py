@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +29,7 @@ SUMMARY: Final = "summary.json"
 def simulate_sweep(
     path: Path, folder: Path, tell: Tell = lambda done, total: None
 ) -> dict[str, Any]:
-    """Run the sweep of a file; each file in `folder` appears whole or not at all.
+    """Run the sweep of a file; the files in `folder` appear whole, together, or not at all.
 
     Writes the table (sweep.parquet with pyarrow, else sweep.csv, unless the file names one),
     sweep.html and summary.json.
@@ -48,15 +48,18 @@ def simulate_sweep(
     config = parse_sweep(read_toml(path), path.resolve().parent)
     layers = read_workload(config.workload)
     table = config.output.table or ("sweep.parquet" if has_parquet() else "sweep.csv")
-    _prepare(folder)
-    with table_file(folder / table) as write:
-        found = run_sweep(config, layers, write, tell)
-        page = render_sweep(found, config, layers, path.stem)
     paths = {"table": folder / table, "page": folder / PAGE, "summary": folder / SUMMARY}
-    summary = _summary(found, config, layers, paths)
-    for target, text in ((PAGE, page), (SUMMARY, json.dumps(summary, indent=1) + "\n")):
-        with replacing(folder / target) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    _prepare(folder, paths.values())
+    # All are complete before the first one takes its place: an earlier sweep stays whole.
+    with (
+        replacing(paths["page"]) as page,
+        replacing(paths["summary"]) as told,
+        table_file(paths["table"]) as write,
+    ):
+        found = run_sweep(config, layers, write, tell)
+        page.write_text(render_sweep(found, config, layers, path.stem), encoding="utf-8")
+        summary = _summary(found, config, layers, paths)
+        told.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     return summary
 
 
@@ -75,13 +78,16 @@ def read_workload(config: WorkloadConfig) -> list[Workload]:
     return [Gemm(name, *sizes) for name, sizes in zip(names, config.gemm, strict=True)]
 
 
-def _prepare(folder: Path) -> None:
+def _prepare(folder: Path, files: Iterable[Path]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"the folder '{folder}' cannot be made ({error})", "a folder") from None
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"the folder '{folder}' may not be written", "a writable folder")
+    for file in files:
+        if file.is_dir():
+            raise UserError(f"'{file}' is a folder", "a file, or nothing")
 
 
 def _summary(

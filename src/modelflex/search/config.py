@@ -10,11 +10,14 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, with_config
 
+from modelflex.core.files import read_text
 from modelflex.core.recipe import read_config
 from modelflex.errors import UserError, nearest
 from modelflex.search.limits import Objective, read_limits
 from modelflex.search.study import Limit
 
+MAX_BYTES = 2**23
+"""Largest configuration file."""
 _TABLES = (
     "model", "data", "task", "platform", "limits", "objective", "search", "space",
 )  # fmt: skip
@@ -100,17 +103,13 @@ def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a file.
 
     Raises:
-        UserError: no such file, or not TOML.
+        UserError: no such file, a too large one, or not TOML.
     """
+    if not path.exists():
+        raise UserError(f"there is no file '{path}'", "a TOML configuration", "check the path")
+    text = read_text(path, MAX_BYTES, "configuration")
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except FileNotFoundError:
-        raise UserError(
-            f"there is no file '{path}'", "a TOML configuration", "check the path"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"'{path}' cannot be read ({error})", "a TOML file") from None
+        return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # also of numbers and nestings without end
         reason = str(error)[:120]
         raise UserError(f"'{path}' is not TOML ({reason})", "a TOML configuration") from None

@@ -206,7 +206,11 @@ def test_points(tmp_path: Path) -> None:
         ("[general]", "[General]", "unknown section [General]; expected a section; did you mean"),
         ("[general]", "", "File contains no section headers."),
         ("run_name = eyeriss", "run_name", "Source contains parsing errors"),
-        ("run_name = eyeriss", "run_name = 50%", "'%' must be followed by"),
+        (
+            "run_name = eyeriss",
+            "run_name = 50%",
+            "[general] run_name is '50%'; expected a value without '%'",
+        ),
         ("run_name = eyeriss", "", "[general] has no run_name; expected a line 'run_name: …'"),
         ("ArrayWidth:     14", "ArrayHeight: 14", "While reading from"),
     ],

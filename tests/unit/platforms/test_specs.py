@@ -147,5 +147,5 @@ def test_a_constant_that_is_no_table_is_refused(tmp_path: Path) -> None:
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="not valid TOML"):
+    with pytest.raises(UserError, match="bytes that are not text"):
         read_spec(path, "toy", FIELDS)

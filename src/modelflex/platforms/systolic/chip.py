@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from modelflex.core.spec import Spec, find_spec, read_spec
+from modelflex.errors import UserError
 from modelflex.platforms.systolic.config import FIELDS, NAMES, SPECS, SystolicConfig
 from modelflex.platforms.systolic.memories import read_dram, read_onchip
+from modelflex.platforms.systolic.points import MAX_SIDE
 from modelflex.platforms.systolic.technology import scale
 from modelflex.platforms.systolic.units import Unit, read_unit
 from modelflex.units import parse_quantity
@@ -73,7 +75,12 @@ def read_chip(config: SystolicConfig) -> tuple[Spec, Chip]:
         UserError: an unknown spec, unit, memory or node, a wrong or broken value.
     """
     spec = _spec(config)
-    unit = read_unit(config.unit or spec.names["unit"])
+    for side in ("array_rows", "array_columns"):
+        if spec[side] > MAX_SIDE:
+            raise UserError(
+                f"the spec '{spec.name}': {side} is {spec[side]:g}", f"at most {MAX_SIDE}"
+            )
+    unit = read_unit(spec.names["unit"] if config.unit is None else config.unit)
     memory = _memory(config, spec)
     energy, area = _technology(config, spec)
     units = spec["array_rows"] * spec["array_columns"]
@@ -139,7 +146,7 @@ def _spec(config: SystolicConfig) -> Spec:
 
 def _memory(config: SystolicConfig, spec: Spec) -> _Memory:
     capacity = spec["sram_capacity"]
-    onchip = read_onchip(config.sram or DEFAULT_SRAM)
+    onchip = read_onchip(DEFAULT_SRAM if config.sram is None else config.sram)
     bank = np.inf
     if config.sram_bank is not None:
         bank = parse_quantity(config.sram_bank, "B", "platform.sram_bank")
@@ -182,5 +189,6 @@ def _technology(config: SystolicConfig, spec: Spec) -> tuple[float, float]:
         target = parse_quantity(config.supply_voltage, "V", "platform.supply_voltage")
     if config.node is None and config.supply_voltage is None:
         return 1.0, 1.0
-    factors = scale(spec.names["node"], volts, config.node or spec.names["node"], target)
+    node = spec.names["node"]
+    factors = scale(node, volts, node if config.node is None else config.node, target)
     return float(factors.energy), factors.area

@@ -24,8 +24,9 @@ from typing import Final, Literal
 
 import numpy as np
 
+from modelflex.core.files import read_text
 from modelflex.core.fixed import Array
-from modelflex.core.spec import Spec, SpecField, find_spec, read_spec
+from modelflex.core.spec import MAX_BYTES, Spec, SpecField, find_spec, read_spec
 from modelflex.errors import UserError
 
 MEMORIES: Final = Path(__file__).resolve().parents[1] / "memories"
@@ -193,6 +194,6 @@ def _onchip(spec: Spec, labels: list[str], capacities: Array, shifts: bool) -> O
 def _keys(path: Path) -> Iterator[str]:
     """Names of the constants; none of a broken file, which the reader of specs will refuse."""
     try:
-        yield from tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        yield from tomllib.loads(read_text(path, MAX_BYTES, "spec"))
+    except (UserError, ValueError, RecursionError):
         return

@@ -13,6 +13,7 @@ from modelflex.platforms.systolic.chip import Chip
 from modelflex.platforms.systolic.closed_forms import array_cycles, folds, mapped, sweeps
 from modelflex.platforms.systolic.config import SystolicConfig
 from modelflex.platforms.systolic.units import packed_terms
+from modelflex.platforms.systolic.workload import MAX_MACS
 
 DENSE: Final = ("dense", "circulant")
 SPARSE: Final = ("row_sparse", "block_sparse", "n_m")
@@ -202,6 +203,12 @@ def _product(
     gathered: Array | bool = False,
 ) -> _Products:
     """A product of `vectors`×k by k×n; `gathered` inputs are those of all columns already."""
+    if np.any(vectors * n * k > MAX_MACS):
+        raise UserError(
+            f"products of {np.max(vectors):.6g} vectors of inputs overflow the counters",
+            f"at most 2^{MAX_MACS.bit_length() - 1} multiplications in a run",
+            "shorter sequences, a smaller batch, or workload = 'streaming'",
+        )
     # T is a quotient of counters: its product with the batch may lie a rounding error too high.
     m = np.ceil(vectors - 1e-9).astype(np.int64)
     f = folds(config.dataflow, m, n, k, chip.rows, chip.columns)

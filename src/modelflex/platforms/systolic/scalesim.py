@@ -12,7 +12,7 @@ Use it to compare with published or recorded results of SCALE-Sim (Samajdar et a
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from modelflex.platforms.systolic.scalesim_stalls import timing
 from modelflex.platforms.systolic.scalesim_windows import Order, Windows, follow
 from modelflex.platforms.systolic.scalesim_writes import HALF_KB
 from modelflex.platforms.systolic.workload import Convolution, Gemm, Workload
+
+MAX_MOVED: Final = 2**62
+"""Most words and cycles of a layer: whole fetches can be far larger than what is asked for."""
 
 
 class _Moved(NamedTuple):
@@ -194,6 +197,11 @@ def _finite(
             )
         ]
         found.append((result.cycles, result.stalls, *brought, result.dram_ofmap))
+        if max(found[-1]) > MAX_MOVED:
+            raise UserError(
+                f"prefetches at a bandwidth of {max(widths):g} overflow the counters",
+                f"at most 2^{MAX_MOVED.bit_length() - 1} words and cycles",
+            )
     return _Moved(*np.array(found, np.int64).T.reshape(5, *fields[0].shape))
 
 

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple, cast, get_args
 
+from modelflex.core.files import read_text
 from modelflex.errors import UserError, nearest
 from modelflex.platforms.systolic.closed_forms import Dataflow
 from modelflex.platforms.systolic.points import Points, one_point
-from modelflex.platforms.systolic.topology import read_text, write_text
+from modelflex.platforms.systolic.topology import write_text
 
-MAX_BYTES: Final = 2**20
+MAX_BYTES: Final = 2**16
 """Largest configuration file."""
 
 _ARRAY: Final = "architecture_presets"
@@ -116,7 +117,8 @@ def read_config(path: Path) -> ScaleSimConfig:
             feature that is not modelled; names the file and the key.
     """
     text = read_text(path, MAX_BYTES, "configuration")
-    parser = configparser.ConfigParser()
+    # Interpolation would let a few lines stand for gigabytes.
+    parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read_string(text, str(path))
         return _read(parser)
@@ -230,7 +232,10 @@ def _bandwidths(parser: configparser.ConfigParser) -> Bandwidths:
 def _get(parser: configparser.ConfigParser, section: str, key: str) -> str:
     if not parser.has_option(section, key):
         raise UserError(f"[{section}] has no {key}", f"a line '{key}: …'")
-    return parser.get(section, key).strip()
+    value = parser.get(section, key).strip()
+    if "%" in value:
+        raise UserError(f"[{section}] {key} is '{value}'", "a value without '%'")
+    return value
 
 
 def _whole(key: str, text: str) -> int:

@@ -306,7 +306,7 @@ class _Pricing:
     def __init__(self, config: ChipConfig, axes: Sequence[Axis]) -> None:
         chosen = SystolicConfig(spec=config.spec, unit=config.unit, dram=config.dram)
         self.chip: Chip = read_chip(chosen)[1]
-        memory = read_onchip(config.sram or DEFAULT_SRAM)
+        memory = read_onchip(DEFAULT_SRAM if config.sram is None else config.sram)
         self.buffers: dict[str, dict[str, Array]] = {}
         for name in _BUFFERS:
             (axis,) = (axis for axis in axes if axis.name == f"{name}_kb")

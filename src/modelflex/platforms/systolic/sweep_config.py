@@ -26,6 +26,8 @@ from modelflex.platforms.systolic.units import WIDEST_BITS
 MAX_POINTS: Final = 20_000_000
 """Most points of a sweep: a table of some gigabytes."""
 
+MAX_NAME: Final = 200
+"""Longest file name of a table, in bytes."""
 TABLES: Final = (".csv", ".parquet")
 _SECTIONS: Final = ("workload", "sweep", "chip", "output")
 _RANGE: Final = ("from", "to", "step", "factor")
@@ -100,9 +102,12 @@ class OutputConfig:
 
     def __post_init__(self) -> None:
         table = self.table
-        if table is not None and (Path(table).name != table or Path(table).suffix not in TABLES):
+        if table is None:
+            return
+        plain = table.isprintable() and len(table.encode()) <= MAX_NAME
+        if not plain or Path(table).name != table or Path(table).suffix not in TABLES:
             raise UserError(
-                f"output.table is '{table}'", "a file name that ends in .csv or .parquet"
+                f"output.table is '{table}'", "a plain file name that ends in .csv or .parquet"
             )
 
 
@@ -202,12 +207,15 @@ def _density(value: Any, where: str) -> float:
 
 
 def _number(value: Any, where: str, expected: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
-        raise UserError(f"{where} has {value!r}", expected)
     try:
-        return float(value)
-    except OverflowError:
-        return math.inf
+        number = math.nan if isinstance(value, bool | str) else float(value)
+    except TypeError:
+        number = math.nan
+    except OverflowError:  # an integer beyond every float
+        number = math.inf
+    if math.isnan(number):
+        raise UserError(f"{where} has {value!r}", expected)
+    return number
 
 
 def _dataflow(value: Any, where: str) -> str:
@@ -378,13 +386,21 @@ def _range(entry: Mapping[str, Any], where: str, whole: bool) -> list[Any]:
             f"{where} goes from {low} to {high} by the {by} {entry[by]}",
             f"0 < from ≤ to and a {by} above {least}",
         )
-    size = (high - low) / entry[by] if by == "step" else math.log(high / low) / math.log(entry[by])
+    # Of two logarithms, and not of high / low, which may exceed every float.
+    size = (
+        (high - low) / entry[by]
+        if by == "step"
+        else (math.log(high) - math.log(low)) / math.log(entry[by])
+    )
+    if size >= MAX_POINTS:
+        raise UserError(f"{where} has {size:,.6g} values", f"at most {MAX_POINTS:,} points")
     count = math.floor(size * (1 + _ROUNDING) + _ROUNDING) + 1
-    if count > MAX_POINTS:
-        raise UserError(f"{where} has {count:,} values", f"at most {MAX_POINTS:,} points")
-    if by == "step":
-        values = [low + i * entry[by] for i in range(count)]
-    else:
-        values = [low * entry[by] ** i for i in range(count)]
+    try:
+        if by == "step":
+            values = [low + i * entry[by] for i in range(count)]
+        else:
+            values = [low * entry[by] ** i for i in range(count)]
+    except OverflowError:
+        raise UserError(f"{where} goes from {low} to {high}", "numbers closer together") from None
     # 0.1 + 2·0.1 is a rounding error above 0.3, and would stand so in the table.
     return values if whole else [min(float(f"{value:.12g}"), float(high)) for value in values]

@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from modelflex.core.files import replacing
+from modelflex.core.files import read_text, replacing
 from modelflex.errors import UserError
 from modelflex.platforms.systolic.workload import MAX_WORDS, Convolution, Gemm, Workload
 
@@ -142,40 +142,14 @@ def write_layout(layers: Sequence[Workload], path: Path) -> None:
     _write_rows(path, [heading, *([name, *numbers] for name in names)])
 
 
-def read_text(path: Path, limit: int, what: str) -> str:
-    """The text of a small file, lines ended by a newline; a byte-order mark is dropped.
-
-    Raises:
-        UserError: no such file, more than `limit` bytes, or not UTF-8.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        reason = error.strerror or "unreadable"
-        raise UserError(f"cannot read the {what} {path}: {reason}", "a text file") from None
-    if len(data) > limit:
-        raise UserError(f"the {what} {path} is too large", f"at most {limit} bytes")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}:{line}: bytes that are not text", "UTF-8") from None
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
 def write_text(path: Path, text: str) -> None:
     """Write a text file; it appears whole or not at all.
 
     Raises:
         UserError: the path cannot be written.
     """
-    try:
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as error:
-        reason = error.strerror or "not writable"
-        raise UserError(f"cannot write {path}: {reason}", "a writable path") from None
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _rows(text: str) -> list[_Row]:
@@ -263,8 +237,9 @@ def _number(text: str) -> bool:
 
 def _size(column: str, text: str) -> int:
     # Lengths first: Python refuses to convert thousands of digits.
-    if _number(text) and len(text.lstrip("0")) <= len(str(MAX_WORDS)):
-        size = int(text)
+    digits = text.lstrip("0")
+    if _number(text) and 0 < len(digits) <= len(str(MAX_WORDS)):
+        size = int(digits)
         if 1 <= size <= MAX_WORDS:
             return size
     limit = f"2^{MAX_WORDS.bit_length() - 1}"
