@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from modelflex.core.cost import Cost
+from modelflex.errors import UserError
 from modelflex.report import write_report
 from modelflex.report.cells import assumptions
 from modelflex.report.search import render
@@ -213,7 +214,7 @@ def test_the_file_appears_whole_or_not_at_all(
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match="disk full"):
         write_report(replace(study, notes=()), path)
     assert path.read_text(encoding="utf-8") == before
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]

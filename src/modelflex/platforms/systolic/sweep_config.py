@@ -26,8 +26,8 @@ from modelflex.platforms.systolic.units import WIDEST_BITS
 MAX_POINTS: Final = 20_000_000
 """Most points of a sweep: a table of some gigabytes."""
 
-MAX_NAME: Final = 200
-"""Longest file name of a table, in bytes."""
+MAX_NAME: Final = 60
+"""Most characters of a table's file name, so that no file system refuses it."""
 TABLES: Final = (".csv", ".parquet")
 _SECTIONS: Final = ("workload", "sweep", "chip", "output")
 _RANGE: Final = ("from", "to", "step", "factor")
@@ -104,11 +104,12 @@ class OutputConfig:
         table = self.table
         if table is None:
             return
-        plain = table.isprintable() and len(table.encode()) <= MAX_NAME
-        if not plain or Path(table).name != table or Path(table).suffix not in TABLES:
-            raise UserError(
-                f"output.table is '{table}'", "a plain file name that ends in .csv or .parquet"
-            )
+        plain = (
+            Path(table).name == table and table.isprintable() and len(table.encode()) <= MAX_NAME
+        )
+        if not plain or Path(table).suffix not in TABLES:
+            expected = "a plain file name that ends in .csv or .parquet"
+            raise UserError(f"output.table is '{table}'", expected)
 
 
 class Axis(NamedTuple):
@@ -200,22 +201,21 @@ def _bandwidth(value: Any, where: str) -> float:
 
 
 def _density(value: Any, where: str) -> float:
-    number = _number(value, where, "shares above 0, up to 1")
+    expected = "shares above 0, up to 1"
+    number = _number(value, where, expected)
     if not 0 < number <= 1:
-        raise UserError(f"{where} has {value!r}", "shares above 0, up to 1")
+        raise UserError(f"{where} has {value!r}", expected)
     return number
 
 
 def _number(value: Any, where: str, expected: str) -> float:
-    try:
-        number = math.nan if isinstance(value, bool | str) else float(value)
-    except TypeError:
-        number = math.nan
-    except OverflowError:  # an integer beyond every float
-        number = math.inf
-    if math.isnan(number):
+    # math.isnan fails where an integer exceeds every float.
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise UserError(f"{where} has {value!r}", expected)
-    return number
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _dataflow(value: Any, where: str) -> str:
@@ -267,9 +267,8 @@ def parse_sweep(raw: Mapping[str, Any], base: Path) -> SweepConfig:
     """
     for name in raw:
         if name not in _SECTIONS:
-            raise UserError(
-                f"the sweep has the unknown table '{name}'", "a table", nearest(name, _SECTIONS)
-            )
+            hint = nearest(name, _SECTIONS)
+            raise UserError(f"the sweep has the unknown table '{name}'", "a table", hint)
     for name in ("workload", "sweep"):
         if name not in raw:
             raise UserError(f"the sweep has no table [{name}]", "[workload] and [sweep]")
@@ -287,9 +286,8 @@ def parse_sweep(raw: Mapping[str, Any], base: Path) -> SweepConfig:
     known = [axis.name for axis in config.axes]
     for key, axis in (("x", config.output.x), ("y", config.output.y)):
         if axis is not None and axis not in known:
-            raise UserError(
-                f"output.{key} is '{axis}'", "an axis of the sweep", nearest(axis, known)
-            )
+            hint = nearest(axis, known)
+            raise UserError(f"output.{key} is '{axis}'", "an axis of the sweep", hint)
     if config.output.x is not None and config.output.x == config.output.y:
         raise UserError(f"output.x and output.y are both '{config.output.x}'", "two axes")
     return config
@@ -324,9 +322,8 @@ def _chip(raw: Mapping[str, Any], base: Path) -> ChipConfig:
 def _axes(table: Mapping[str, Any]) -> tuple[Axis, ...]:
     for name in table:
         if name not in _KINDS:
-            raise UserError(
-                f"sweep has the unknown axis '{name}'", "an axis", nearest(name, [*_KINDS])
-            )
+            hint = nearest(name, [*_KINDS])
+            raise UserError(f"sweep has the unknown axis '{name}'", "an axis", hint)
     for name, others in _INSTEAD.items():
         for other in others:
             if name in table and other in table:
@@ -336,9 +333,8 @@ def _axes(table: Mapping[str, Any]) -> tuple[Axis, ...]:
     written = {name: _written(name, table[name]) if name in table else () for name in names}
     points = math.prod(len(values) or 1 for values in written.values())
     if points > MAX_POINTS:
-        raise UserError(
-            f"the sweep has {points:,} points", f"at most {MAX_POINTS:,}", "cut it into several"
-        )
+        limit = f"at most {MAX_POINTS:,}"
+        raise UserError(f"the sweep has {points:,} points", limit, "cut it into several")
     return tuple(_axis(name, written[name] or _KINDS[name].default) for name in names)
 
 
@@ -371,9 +367,8 @@ def _range(entry: Mapping[str, Any], where: str, whole: bool) -> list[Any]:
         if key not in _RANGE:
             raise UserError(f"{where} has the unknown key '{key}'", "a key", nearest(key, _RANGE))
     if not {"from", "to"} <= entry.keys() or ("step" in entry) == ("factor" in entry):
-        raise UserError(
-            f"{where} has {', '.join(entry) or 'no keys'}", "from, to, and step or factor"
-        )
+        keys = ", ".join(entry) or "no keys"
+        raise UserError(f"{where} has {keys}", "from, to, and step or factor")
     kind = "a whole number" if whole else "a number"
     for key, value in entry.items():
         fits = isinstance(value, int) if whole else isinstance(value, int | float)
@@ -386,12 +381,10 @@ def _range(entry: Mapping[str, Any], where: str, whole: bool) -> list[Any]:
             f"{where} goes from {low} to {high} by the {by} {entry[by]}",
             f"0 < from ≤ to and a {by} above {least}",
         )
-    # Of two logarithms, and not of high / low, which may exceed every float.
-    size = (
-        (high - low) / entry[by]
-        if by == "step"
-        else (math.log(high) - math.log(low)) / math.log(entry[by])
-    )
+    if by == "step":
+        size = (high - low) / entry[by]
+    else:  # high / low may exceed every float
+        size = (math.log(high) - math.log(low)) / math.log(entry[by])
     if size >= MAX_POINTS:
         raise UserError(f"{where} has {size:,.6g} values", f"at most {MAX_POINTS:,} points")
     count = math.floor(size * (1 + _ROUNDING) + _ROUNDING) + 1
