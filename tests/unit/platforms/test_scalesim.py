@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +176,18 @@ def test_what_it_cannot_do_is_told(
 ) -> None:
     with pytest.raises(UserError, match=words):
         simulate("os", workload, point(1, 1, 1, 1, 1, bandwidth=bandwidth))
+
+
+def test_shares_of_huge_layers_do_not_overflow() -> None:
+    at = one_point({"rows": 2**14, "columns": 2**14, **dict.fromkeys(BUFFERS, 2**20)}, None)
+    columns = simulate("ws", Gemm("dot", 1, 1, 2**38), at)
+    cycles, units = columns["cycles"].item(), 2**28
+    assert cycles * units > 2**63
+    expected = 100 * Fraction(2**38, cycles * units)
+    assert columns["overall_utilization"].item() == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_what_would_take_hours_is_refused() -> None:
+    tiny = {"rows": 1, "columns": 1, **dict.fromkeys(BUFFERS, 1)}
+    with pytest.raises(UserError, match="too large to follow"):
+        simulate("os", Gemm("g", 3000, 3000, 4), one_point(tiny, 1))

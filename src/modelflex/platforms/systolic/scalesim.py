@@ -232,7 +232,8 @@ def _columns(
         )
     m, n, k = sizes
     down, across, time = mapped(dataflow, m, n, k)
-    units, cells = points.rows * points.columns, cut.rows * cut.columns
+    # Products of counts may exceed 64 bits; shares need no more than a float has.
+    units, cells = 1.0 * points.rows * points.columns, cut.rows * cut.columns
     mapping = 100.0 * (down * across) / (cells * units)
     busy = cut.length if dataflow == "os" else cut.length + points.columns - 1
     partial_sums = m * n * (1 if dataflow == "os" else cut.rows)

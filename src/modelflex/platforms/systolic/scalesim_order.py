@@ -15,17 +15,14 @@ is held row by row. So what one cycle asks for are neighbours in the order of fe
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from modelflex.core.fixed import Array
-from modelflex.errors import UserError
 from modelflex.platforms.systolic.closed_forms import Dataflow, folds, mapped
+from modelflex.platforms.systolic.scalesim_limits import check_followed
 from modelflex.platforms.systolic.scalesim_writes import Profile, cells_by
-
-MAX_FOLLOWED: Final = 2**25
-"""Most words, cycles of a pass or misses of a layer that are kept in memory."""
 
 
 class Runs(NamedTuple):
@@ -245,17 +242,3 @@ def job(dataflow: Dataflow, m: int, n: int, k: int, rows: int, columns: int) -> 
     """Fold a product."""
     cut = folds(dataflow, np.array(m), np.array(n), np.array(k), rows, columns)
     return Job(dataflow, m, n, k, rows, columns, *(int(x) for x in cut))
-
-
-def check_followed(count: int) -> None:
-    """Refuse layers that would not fit into memory.
-
-    Raises:
-        UserError: more than `MAX_FOLLOWED`.
-    """
-    if count > MAX_FOLLOWED:
-        raise UserError(
-            "a layer too large to follow its requests one by one, as SCALE-Sim 3.0.0 does",
-            f"at most 2^{MAX_FOLLOWED.bit_length() - 1} of them",
-            "cut it into several",
-        )

@@ -13,7 +13,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from modelflex.core.fixed import Array
-from modelflex.platforms.systolic.scalesim_order import Held, Moving, check_followed
+from modelflex.platforms.systolic.scalesim_limits import check_followed
+from modelflex.platforms.systolic.scalesim_order import Held, Moving
 from modelflex.platforms.systolic.scalesim_reads import KB, SETS
 from modelflex.platforms.systolic.scalesim_writes import HALF_KB
 
@@ -85,9 +86,13 @@ def misses(passes: Iterator[tuple[int, int]], follow: Follow) -> Misses:
 def dense(operand: Moving | Held, sets: Ring) -> Follow:
     """An operand each word of which has a place of its own in the order of fetching."""
     check_followed(operand.cycles_of_pass + operand.words // sets.per_set)
+    followed = 0
 
     def follow(group: int, window: int) -> tuple[Misses, int]:
+        nonlocal followed
         cycle, number = _sets_asked_for(operand, group, sets.per_set)
+        followed += len(number)
+        check_followed(followed)
         found: list[tuple[int, int]] = []
         ring_sets, serving, ahead = sets.sets, sets.serving, sets.ahead
         for when, asked in zip(cycle.tolist(), number.tolist(), strict=True):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from modelflex.core.fixed import Array
-from modelflex.platforms.systolic.scalesim_order import check_followed
+from modelflex.platforms.systolic.scalesim_limits import check_followed
 
 KB = 1024
 SETS = 100

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from modelflex.platforms.systolic.scalesim_limits import check_followed
 from modelflex.platforms.systolic.scalesim_prefetch import Misses
-from modelflex.platforms.systolic.scalesim_writes import Profile, WriteBuffer
+from modelflex.platforms.systolic.scalesim_writes import STEP_COST, Profile, WriteBuffer
 
 PIECE = 2**16
 """Events that are taken up together."""
@@ -63,7 +64,11 @@ def timing(
         ofmap: when results leave the array.
         buffer_kb, bandwidth: of the write buffer.
         reads: for each operand its misses, and cycles from one fetch to the next.
+
+    Raises:
+        UserError: too many misses or drains to follow.
     """
+    check_followed(STEP_COST * sum(len(found.cycle) for found, _ in reads))
     writes = WriteBuffer(ofmap, buffer_kb, bandwidth)
     channels = [_Channel(step) for _, step in reads]
     cycles = 0

@@ -16,7 +16,8 @@ from numpy.lib.stride_tricks import as_strided
 
 from modelflex.core.fixed import Array
 from modelflex.errors import UserError
-from modelflex.platforms.systolic.scalesim_order import Held, Job, Moving, check_followed
+from modelflex.platforms.systolic.scalesim_limits import check_followed
+from modelflex.platforms.systolic.scalesim_order import Held, Job, Moving
 from modelflex.platforms.systolic.scalesim_prefetch import Follow, Misses, Ring, as_misses
 from modelflex.platforms.systolic.workload import Convolution
 

@@ -12,9 +12,14 @@ import math
 from typing import NamedTuple, TypeVar
 
 from modelflex.core.fixed import Array
+from modelflex.platforms.systolic.scalesim_limits import check_followed
 
 HALF_KB = 512
 """Words of half a buffer for each unit of its size: one half serves, the other one is filled."""
+
+
+STEP_COST = 8
+"""A step of the write buffer takes as long as following so many requests."""
 
 
 class Profile(NamedTuple):
@@ -133,6 +138,7 @@ class WriteBuffer:
         self._filled = 0  # words in the line being filled
         self._lines = 0
         self._drained = 0
+        self._steps = 0
         self._missing: dict[int, int] = {}  # line closed early → words it lacks
 
     def advance(self, end: int) -> int:
@@ -144,6 +150,8 @@ class WriteBuffer:
         goal = self._profile.written_by(end - 1)
         waiting, waited = -1, 0
         while self._written < goal:
+            self._steps += STEP_COST
+            check_followed(self._steps)
             line = self._profile.line_of(self._written)
             if line != waiting:
                 self.stalls += waited
