@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from modelflex.errors import UserError
+from modelflex.platforms.systolic import scalesim_limits
 from modelflex.platforms.systolic.closed_forms import Dataflow
 from modelflex.platforms.systolic.points import Bandwidth, Points, one_point
 from modelflex.platforms.systolic.scalesim import calc, simulate
@@ -187,7 +188,13 @@ def test_shares_of_huge_layers_do_not_overflow() -> None:
     assert columns["overall_utilization"].item() == pytest.approx(float(expected), rel=1e-12)
 
 
-def test_what_would_take_hours_is_refused() -> None:
-    tiny = {"rows": 1, "columns": 1, **dict.fromkeys(BUFFERS, 1)}
+@pytest.mark.parametrize("bandwidth", [None, 1])
+def test_what_would_be_followed_for_too_long_is_refused(
+    monkeypatch: pytest.MonkeyPatch, bandwidth: int | None
+) -> None:
+    layer = Gemm("g", 60, 1100, 3)
+    wide = {"rows": 60, "columns": 1100, **dict.fromkeys(BUFFERS, 1)}
+    assert simulate("os", layer, one_point(wide, bandwidth))["cycles"].item() > 0
+    monkeypatch.setattr(scalesim_limits, "MAX_FOLLOWED", 500)
     with pytest.raises(UserError, match="too large to follow"):
-        simulate("os", Gemm("g", 3000, 3000, 4), one_point(tiny, 1))
+        simulate("os", layer, one_point(wide, bandwidth))
