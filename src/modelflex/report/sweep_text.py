@@ -17,7 +17,7 @@ FIGURES: Final = {
     "area_m2": ("area", "mm²"),
     "edp_js": ("energy × latency", "J·s"),
     "cycles": ("cycles", ""),
-    "dram_words": ("DRAM traffic", "words"),
+    "dram_bytes": ("DRAM traffic", "B"),
     "units": ("units", ""),
 }
 """Column → (name, unit on axes)."""

@@ -87,7 +87,7 @@ def test_every_row_is_what_the_simulator_says_of_that_point(
             name: sum(each[name].item() for each in ran)
             for name in ("cycles", "stall_cycles", *MOVED)
         }
-        total["dram_words"] = sum(total[name] for name in MOVED if name.startswith("dram"))
+        total["dram_bytes"] = sum(total[name] for name in MOVED if name.startswith("dram"))
         if not rows["fits"][i]:
             assert all(math.isnan(rows[name][i]) for name in total)
             continue
@@ -162,7 +162,7 @@ def test_published_latencies_and_energies_of_the_lstm_product() -> None:
     rows, _ = sweep({"bits": [16, 8, 4, 2], "filter_kb": [4096]}, chip={})
     np.testing.assert_allclose(1e3 * rows["latency_s"], [2.74, 0.72, 0.21, 0.08], atol=0.005)
     # The published model leaves results in SRAM.
-    dram = rows["dram_j"] - rows["dram_ofmap"] * 32 * 8e-12
+    dram = rows["dram_j"] - rows["dram_ofmap"] * 8 * 8e-12
     energy = rows["energy_j"] - rows["dram_j"] + dram / 2
     np.testing.assert_allclose(1e6 * energy, [542, 209, 91, 43], rtol=0.01)
 
@@ -184,8 +184,9 @@ def test_cycles_and_energy_by_hand() -> None:
     groups = 13  # ⌈50 terms ÷ 4 a cycle⌉
     assert row["cycles"] == 2 * (groups + 8 + 16 - 2)
     # A group holds 4 terms of 4 bits: 2 bytes of inputs, 1 of weights in blocks of 2.
-    assert [row[f"sram_{n}"] for n in ("ifmap", "filter", "ofmap")] == [3 * 13 * 2 * 2, 32 * 13, 96]
-    assert [row[f"dram_{n}"] for n in ("ifmap", "filter", "ofmap")] == [3 * 13 * 2, 32 * 13, 96]
+    # A result has 4 bytes.
+    assert [row[f"sram_{n}"] for n in ("ifmap", "filter", "ofmap")] == [156, 32 * 13, 96 * 4]
+    assert [row[f"dram_{n}"] for n in ("ifmap", "filter", "ofmap")] == [3 * 26, 32 * 13, 96 * 4]
     assert row["latency_s"] == pytest.approx(row["cycles"] / 200e6)
     assert row["arithmetic_j"] == pytest.approx(row["cycles"] * 128 * 0.459e-12)
     assert row["sram_j"] == pytest.approx((156 + 416 + 96 * 4) * 8 * 0.107e-12)
@@ -293,3 +294,15 @@ def test_progress_is_told_after_every_chunk() -> None:
     seen: list[tuple[int, int]] = []
     run_sweep(config, [LSTM], lambda rows: None, lambda *at: seen.append(at), chunk=2)
     assert seen == [(2, 6), (3, 6), (5, 6), (6, 6)]
+
+
+def test_results_of_a_chip_need_the_room_and_the_time_of_their_width() -> None:
+    """Partial sums of 4 bytes: 300 of them fit into 2 kB and not into 1 kB, and take longer to move."""
+    axes = {"dataflow": ["ws"], "rows": [4], "columns": [1], "bits": [8], "ofmap_kb": [1, 2]}
+    axes |= {"bandwidth": [0.25]}
+    layers = [Gemm("g", 300, 1, 8)]
+    plain, _ = sweep(axes, layers)
+    priced, _ = sweep(axes, layers, chip={})
+    assert plain["dram_ofmap_reads"].tolist() == [0, 0]
+    assert priced["dram_ofmap_reads"].tolist() == [300 * 4, 0]
+    assert priced["stall_cycles"][0] > 1.5 * plain["stall_cycles"][0]

@@ -9,7 +9,7 @@ Assumptions:
 - a block-circulant weight has 1/block of the words in DRAM and buffers, and is multiplied expanded;
   a layer whose N or K the block does not divide stays dense;
 - density is the share of inputs that a delta sends: the others' weights are not read;
-- a result is one word for buffers and channels, and `accumulator_width` bits for the energy;
+- a result has the chip's `accumulator_width`, or one byte without a chip;
 - every unit spends its energy in every cycle that is no stall; filling a buffer from DRAM costs DRAM
   energy only.
 """
@@ -93,7 +93,7 @@ def run_sweep(
 
     The layers run one after the other, each once. Columns: those of the axes; fits; cycles (stalls
     included), stall_cycles, three utilisations in percent; sram_… and dram_… of each operand in
-    bytes (results in words), dram_words: their sum; units of the array; and with a chip latency_s,
+    bytes, dram_bytes: their sum; units of the array; and with a chip latency_s,
     energy_j with its parts, edp_js and area_m2. Where the buffers cannot hold a tile, fits is false
     and everything after it that time or traffic goes into is NaN.
 
@@ -109,7 +109,7 @@ def run_sweep(
         raise UserError("the layers together overflow the counters", f"at most {MAX_MACS} products")
     pricing = None if config.chip is None else _Pricing(config.chip, config.axes)
     unit = read_unit(DEFAULT_UNIT) if pricing is None else pricing.chip.unit
-    objectives = ("cycles", "dram_words", "units")
+    objectives = ("cycles", "dram_bytes", "units")
     wanted: tuple[str, ...] = objectives
     if pricing is not None:
         objectives = ("latency_s", "energy_j", "area_m2")
@@ -201,11 +201,12 @@ def _evaluate(
     grid: _Grid, layers: Sequence[Workload], unit: Unit, pricing: _Pricing | None
 ) -> dict[str, Array]:
     """The rows of a chunk: column → [size]."""
-    ran = _run(grid, layers, unit)
+    result_bytes = 1.0 if pricing is None else pricing.chip.accumulator_bits / 8
+    ran = _run(grid, layers, unit, result_bytes)
     # A row that does not fit has no figures: whoever averages or sorts must not meet them.
     missing = np.where(ran.pop("fits"), 0.0, np.nan)
     figures = {name: values + missing for name, values in ran.items()}
-    figures["dram_words"] = np.asarray(sum(figures[n] for n in _MOVED if n.startswith("dram")))
+    figures["dram_bytes"] = np.asarray(sum(figures[n] for n in _MOVED if n.startswith("dram")))
     figures["units"] = grid.columns["rows"] * grid.columns["columns"]
     if pricing is not None:
         figures |= pricing.price(grid, figures)
@@ -214,7 +215,9 @@ def _evaluate(
     return {name: np.broadcast_to(values, grid.size) for name, values in columns.items()}
 
 
-def _run(grid: _Grid, layers: Sequence[Workload], unit: Unit) -> dict[str, Array]:
+def _run(
+    grid: _Grid, layers: Sequence[Workload], unit: Unit, result_bytes: float
+) -> dict[str, Array]:
     """Sums over the layers; `work` are the cycles without stalls."""
     at = grid.columns
     packing = unit.packing(at["weight_bits"], at["activation_bits"])
@@ -234,12 +237,12 @@ def _run(grid: _Grid, layers: Sequence[Workload], unit: Unit) -> dict[str, Array
             at["columns"],
             at["ifmap_kb"] / ifmap_bytes,
             at["filter_kb"] / filter_bytes,
-            at["ofmap_kb"],
-            _channels(grid, ifmap_bytes, filter_bytes),
+            at["ofmap_kb"] / result_bytes,
+            _channels(grid, ifmap_bytes, filter_bytes, result_bytes),
         )
         ran = simulate(grid.dataflow, in_groups(shape, groups), points)
         fits = fits & ran["fits"]
-        _add(total, _layer(ran, ifmap_bytes, filter_bytes))
+        _add(total, _layer(ran, ifmap_bytes, filter_bytes, result_bytes))
     cycles, work = total["cycles"], total["work"]
     return {
         "cycles": cycles,
@@ -253,18 +256,22 @@ def _run(grid: _Grid, layers: Sequence[Workload], unit: Unit) -> dict[str, Array
     }
 
 
-def _channels(grid: _Grid, ifmap_bytes: Array, filter_bytes: Array) -> Bandwidth | None:
+def _channels(
+    grid: _Grid, ifmap_bytes: Array, filter_bytes: Array, result_bytes: float
+) -> Bandwidth | None:
     """Groups of the inputs and of the weights, and results, that a channel moves a cycle."""
     if grid.unlimited:
         return None
-    words = grid.columns["bandwidth"]
-    return Bandwidth(words / ifmap_bytes, words / filter_bytes, words)
+    width = grid.columns["bandwidth"]
+    return Bandwidth(width / ifmap_bytes, width / filter_bytes, width / result_bytes)
 
 
-def _layer(ran: Columns, ifmap_bytes: Array, filter_bytes: Array) -> dict[str, Array]:
+def _layer(
+    ran: Columns, ifmap_bytes: Array, filter_bytes: Array, result_bytes: float
+) -> dict[str, Array]:
     """One layer's figures in bytes, utilisations weighted by the cycles without stalls."""
     size = {"ifmap": ifmap_bytes, "filter": filter_bytes}
-    moved = {name: ran[name] * size.get(name.split("_", 1)[1], 1.0) for name in _MOVED}
+    moved = {name: ran[name] * size.get(name.split("_", 1)[1], result_bytes) for name in _MOVED}
     cycles, work = ran["cycles"], ran["cycles"] - ran["stall_cycles"]
     return {
         "cycles": cycles,
@@ -335,17 +342,14 @@ class _Pricing:
         def of(name: str, what: str) -> Array:
             return self.buffers[name][what][grid.places[f"{name}_kb"]]
 
-        result_bytes = chip.accumulator_bits / 8
         latency_s = figures["cycles"] / chip.clock
-        results = figures["dram_ofmap"] + figures["dram_ofmap_reads"]
         parts = {
             "arithmetic_j": figures["work"] * units * chip.unit.energy_j,
             "sram_j": figures["sram_ifmap"] * of("ifmap", "read_j")
             + figures["sram_filter"] * of("filter", "read_j")
-            + figures["sram_ofmap"] * result_bytes * of("ofmap", "write_j")
-            + figures["sram_ofmap_reads"] * result_bytes * of("ofmap", "read_j"),
-            "dram_j": chip.dram_j
-            * (figures["dram_ifmap"] + figures["dram_filter"] + result_bytes * results),
+            + figures["sram_ofmap"] * of("ofmap", "write_j")
+            + figures["sram_ofmap_reads"] * of("ofmap", "read_j"),
+            "dram_j": figures["dram_bytes"] * chip.dram_j,
         }
         if self.leakage:
             leakage_w = units * chip.unit.leakage_w + sum(of(n, "leakage_w") for n in _BUFFERS)
