@@ -148,13 +148,28 @@ def _systolic(array: dict[str, Any], layers: dict[str, Any], as_json: bool) -> N
         return
     if folder is not None:
         raise UserError("--out is given without --sweep", "--out with --sweep")
-    options, inputs = ArrayOptions.from_given(array), 1 if batch is None else batch
+    options, inputs = _array(array), 1 if batch is None else batch
     if "gemm" in layers:
         result = pipeline.simulate_gemm(layers["gemm"], options, inputs)
         _show(result, layers_text([result], None), as_json)
     else:
         result = pipeline.simulate_topology(layers["topology"], options, inputs)
         _show(result, layers_text(result["layers"], result["total_cycles"]), as_json)
+
+
+_FIELDS = {"rows": "rows", "cols": "columns"} | {
+    f"{operand}-kb": f"{operand}_kb" for operand in ("ifmap", "filter", "ofmap")
+}
+"""Option → size of the array."""
+
+
+def _array(given: dict[str, Any]) -> ArrayOptions:
+    config, compat = given.pop("config", None), given.pop("compat", None)
+    if config is not None:
+        _refuse(given, "stands beside --config", "one of both")
+        return ArrayOptions.from_config(config, compat)
+    sizes = {field: given.pop(name) for name, field in _FIELDS.items() if name in given}
+    return ArrayOptions.from_sizes(sizes, **given, compat=compat)
 
 
 @contextmanager

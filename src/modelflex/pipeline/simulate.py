@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self, get_args
+from typing import Any, Final, Self, cast, get_args
 
 from modelflex import platforms
 from modelflex.calibrate import calibrate
@@ -40,13 +40,13 @@ MAX_STEPS = 2**53
 
 
 _SIZES: Final = {
-    "rows": ("rows", 32),
-    "cols": ("columns", 32),
-    "ifmap-kb": ("ifmap_kb", 1024),
-    "filter-kb": ("filter_kb", 2048),
-    "ofmap-kb": ("ofmap_kb", 1024),
+    "rows": 32,
+    "columns": 32,
+    "ifmap_kb": 1024,
+    "filter_kb": 2048,
+    "ofmap_kb": 1024,
 }
-"""Option → (field of `Points`, default)."""
+"""Field of `Points` → default."""
 
 
 @dataclass(frozen=True)
@@ -62,27 +62,39 @@ class ArrayOptions:
     compat: bool
 
     @classmethod
-    def from_given(cls, given: Mapping[str, Any]) -> Self:
-        """From options by their names on the command line; a config replaces all but compat.
+    def from_config(cls, path: Path, compat: str | None = None) -> Self:
+        """The array of a SCALE-Sim configuration.
 
         Raises:
-            UserError: an unknown dataflow or peer, nonsense sizes, options beside a config.
+            UserError: it cannot be read or is not modelled, or an unknown peer.
         """
-        peer = given.get("compat")
-        if peer not in (None, COMPAT):
-            raise UserError(f"compat is '{peer}'", f"'{COMPAT}'")
-        others = [name for name in given if name not in ("compat", "config")]
-        if "config" in given:
-            if others:
-                raise UserError(f"--{others[0]} stands beside --config", "one of both")
-            config = read_config(Path(given["config"]))
-            return cls(config.dataflow, config.to_points(), peer is not None)
-        dataflow = given.get("dataflow", "os")
+        config = read_config(path)
+        return cls(config.dataflow, config.to_points(), _is_compat(compat))
+
+    @classmethod
+    def from_sizes(
+        cls,
+        sizes: Mapping[str, int],
+        dataflow: str = "os",
+        bandwidth: float | None = None,
+        compat: str | None = None,
+    ) -> Self:
+        """An array of rows, columns, ifmap_kb, filter_kb, ofmap_kb; what is left out has its default.
+
+        Raises:
+            UserError: an unknown dataflow or peer, nonsense sizes.
+        """
         if dataflow not in get_args(Dataflow):
             known = ", ".join(get_args(Dataflow))
             raise UserError(f"unknown dataflow '{dataflow}'", f"one of {known}")
-        sizes = {field: given.get(name, size) for name, (field, size) in _SIZES.items()}
-        return cls(dataflow, one_point(sizes, given.get("bandwidth")), peer is not None)
+        point = one_point({**_SIZES, **sizes}, bandwidth)
+        return cls(cast(Dataflow, dataflow), point, _is_compat(compat))
+
+
+def _is_compat(peer: str | None) -> bool:
+    if peer not in (None, COMPAT):
+        raise UserError(f"compat is '{peer}'", f"'{COMPAT}'")
+    return peer is not None
 
 
 def simulate_gemm(sizes: str, array: ArrayOptions, batch: int = 1) -> dict[str, Any]:
