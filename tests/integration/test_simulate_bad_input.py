@@ -200,3 +200,12 @@ def test_specs_of_their_own(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
         assert message in one_line(capsys, "simulate", model, "--platform", str(path))
     path.write_bytes(b"#" * (2**23 + 1))
     assert "is too large" in one_line(capsys, "simulate", model, "--platform", str(path))
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no /dev/zero")
+def test_a_recipe_without_end_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    model = write_model(tmp_path)
+    line = one_line(capsys, "simulate", str(model), "--recipe", "/dev/zero")
+    assert "too large" in line

@@ -27,6 +27,8 @@ from modelflex.errors import UserError
 from modelflex.registry import ACTIVITIES
 
 MODEL_SCHEMA = "modelflex.model/1"
+MAX_JSON = 2**26
+"""Most characters of a JSON file: descriptions and recipes; arrays lie in files of their own."""
 MODEL_JSON, MODEL_TENSORS = "model.json", "model.safetensors"
 INTEGER, FLOAT = "integer", "float"
 SIZE_MAX = 2**31 - 1
@@ -332,12 +334,15 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
-        UserError: the file can't be read, is no JSON object, repeats a key, holds NaN or infinity.
+        UserError: the file can't be read, is larger than `MAX_JSON`, is no JSON object, repeats a
+            key, holds NaN or infinity.
     """
     try:
-        values = json.loads(
-            path.read_text(encoding="utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
-        )
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_JSON + 1)
+        if len(text) > MAX_JSON:
+            raise UserError(f"'{path}' is too large", f"at most {MAX_JSON} characters of JSON")
+        values = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except OSError as error:
         raise UserError(f"'{path}' can't be read ({error.strerror})", "a JSON file") from None
     except RecursionError:
