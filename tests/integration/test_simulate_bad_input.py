@@ -209,3 +209,11 @@ def test_a_recipe_without_end_is_refused(
     model = write_model(tmp_path)
     line = one_line(capsys, "simulate", str(model), "--recipe", "/dev/zero")
     assert "too large" in line
+
+
+def test_a_wrong_chip_leaves_no_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    sweep, out = tmp_path / "sweep.toml", tmp_path / "out"
+    sweep.write_text('[workload]\ngemm = [[1, 8, 8]]\n[sweep]\nrows = [4]\n[chip]\nspec = "nope"\n')
+    line = one_line(capsys, "simulate", "systolic", "--sweep", str(sweep), "--out", str(out))
+    assert "unknown spec 'nope'" in line
+    assert not out.exists()

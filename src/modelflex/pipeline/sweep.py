@@ -12,7 +12,7 @@ from modelflex.core.files import replacing
 from modelflex.errors import UserError
 from modelflex.importers.models import load_model
 from modelflex.pipeline.table_files import has_parquet, table_file
-from modelflex.platforms.systolic.sweep import SweepSummary, Tell, run_sweep
+from modelflex.platforms.systolic.sweep import SweepSummary, Tell, run_sweep, swept_chip
 from modelflex.platforms.systolic.sweep_config import SweepConfig, WorkloadConfig, parse_sweep
 from modelflex.platforms.systolic.topology import read_topology
 from modelflex.platforms.systolic.workload import Gemm, Workload
@@ -47,6 +47,8 @@ def simulate_sweep(
     """
     config = parse_sweep(read_toml(path), path.resolve().parent)
     layers = read_workload(config.workload)
+    if config.chip is not None:
+        swept_chip(config.chip)  # a wrong one is refused before a folder is made
     table = config.output.table or ("sweep.parquet" if has_parquet() else "sweep.csv")
     paths = {"table": folder / table, "page": folder / PAGE, "summary": folder / SUMMARY}
     _prepare(folder, paths.values())

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from modelflex.core.spec import Spec
-from modelflex.platforms.systolic.chip import DEFAULT_SRAM, read_chip
-from modelflex.platforms.systolic.config import SystolicConfig
-from modelflex.platforms.systolic.memories import read_dram, read_onchip
-from modelflex.platforms.systolic.sweep import DEFAULT_UNIT
+from modelflex.platforms.systolic.memories import read_dram
+from modelflex.platforms.systolic.sweep import DEFAULT_UNIT, swept_chip
 from modelflex.platforms.systolic.sweep_config import ChipConfig
 from modelflex.report.cells import Table, assumptions
 
@@ -37,8 +35,8 @@ def read(config: ChipConfig | None) -> ShownChip:
             f"Operands are packed as units {DEFAULT_UNIT} do."
         )
         return ShownChip(title, Table((), ()))
-    spec, chip = read_chip(SystolicConfig(spec=config.spec, unit=config.unit, dram=config.dram))
-    unit, sram = chip.unit.spec, read_onchip(config.sram or DEFAULT_SRAM).spec
+    spec, chip, memory = swept_chip(config)
+    unit, sram = chip.unit.spec, memory.spec
     node = f"{spec.names['node']} nm"
     leakage = ["leakage"] if config.leakage else []
     own = ["clock", "accumulator_width"]

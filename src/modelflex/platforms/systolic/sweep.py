@@ -24,11 +24,12 @@ from typing import Any, Final, NamedTuple, cast
 import numpy as np
 
 from modelflex.core.fixed import Array
+from modelflex.core.spec import Spec
 from modelflex.errors import UserError
 from modelflex.platforms.systolic.chip import DEFAULT_SRAM, Chip, read_chip
 from modelflex.platforms.systolic.closed_forms import Dataflow
 from modelflex.platforms.systolic.config import SystolicConfig
-from modelflex.platforms.systolic.memories import read_onchip
+from modelflex.platforms.systolic.memories import OnChipType, read_onchip
 from modelflex.platforms.systolic.points import Bandwidth, Points
 from modelflex.platforms.systolic.simulate import KB, simulate
 from modelflex.platforms.systolic.sweep_config import Axis, ChipConfig, SweepConfig
@@ -307,13 +308,22 @@ def in_groups(shape: Shape, groups: Array) -> Shape:
     return Shape(m, n, groups, distinct, groups_in_slice)
 
 
+def swept_chip(config: ChipConfig) -> tuple[Spec, Chip, OnChipType]:
+    """The spec, the chip, and the memory type of its buffers.
+
+    Raises:
+        UserError: an unknown or broken spec, unit or memory.
+    """
+    chosen = SystolicConfig(spec=config.spec, unit=config.unit, dram=config.dram)
+    memory = read_onchip(DEFAULT_SRAM if config.sram is None else config.sram)
+    return (*read_chip(chosen), memory)
+
+
 class _Pricing:
     """A chip's clock, energies and areas; those of buffers for every value of their axes."""
 
     def __init__(self, config: ChipConfig, axes: Sequence[Axis]) -> None:
-        chosen = SystolicConfig(spec=config.spec, unit=config.unit, dram=config.dram)
-        self.chip: Chip = read_chip(chosen)[1]
-        memory = read_onchip(DEFAULT_SRAM if config.sram is None else config.sram)
+        _, self.chip, memory = swept_chip(config)
         self.buffers: dict[str, dict[str, Array]] = {}
         for name in _BUFFERS:
             (axis,) = (axis for axis in axes if axis.name == f"{name}_kb")
