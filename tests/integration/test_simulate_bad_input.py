@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from modelflex.cli import main
+from modelflex.core.spec import SPECS
 from modelflex.errors import UserError
 from modelflex.pipeline import table_files
-from modelflex.platforms.systolic.config import SPECS
 
 from .conftest import write_model
 from .refusal import one_line

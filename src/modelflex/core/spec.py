@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from modelflex.core.files import read_text
 from modelflex.errors import UserError, nearest
@@ -23,6 +23,9 @@ from modelflex.units import UNITS, parse_quantity
 
 MAX_BYTES = 2**20
 """Largest spec file."""
+SPECS: Final = Path(__file__).resolve().parents[1] / "platforms" / "specs"
+"""The chips that are shipped, of all families."""
+
 _HEADER = ("name", "family", "title")
 MAX_COUNT = 2**53
 """Largest whole number: floating point holds it exactly."""

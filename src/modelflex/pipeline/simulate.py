@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, cast, get_args
 
-from modelflex import platforms
 from modelflex.calibrate import calibrate
 from modelflex.core.data import Sequences
 from modelflex.core.model import Model
@@ -17,6 +16,7 @@ from modelflex.core.products import program_table
 from modelflex.core.profile import Profile, SiteCounts
 from modelflex.core.program import Program, build_program
 from modelflex.core.recipe import Recipe, recipe_from_json
+from modelflex.core.spec import SPECS
 from modelflex.core.storage import read_json_object
 from modelflex.errors import UserError, nearest
 from modelflex.importers.data import load_sequences
@@ -33,7 +33,6 @@ from modelflex.search.config import platform_options, read_toml
 from modelflex.search.pricing import Pricer
 from modelflex.search.problem import run_network
 
-SPECS = Path(platforms.__path__[0]) / "specs"
 DEFAULT_STEPS = 100
 MAX_STEPS = 2**53
 """Most steps of a sequence: floating point counts them."""

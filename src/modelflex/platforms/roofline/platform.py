@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Self, final
 
 import numpy as np
@@ -15,12 +14,10 @@ from modelflex.core.fixed import Array
 from modelflex.core.platform import Platform
 from modelflex.core.products import ProductTable, single_recipe
 from modelflex.core.recipe import read_config
-from modelflex.core.spec import Spec, SpecField, find_spec, read_spec
+from modelflex.core.spec import SPECS, Spec, SpecField, find_spec, read_spec
 from modelflex.errors import UserError, nearest
 from modelflex.platforms.roofline.memory import LEVELS, Rows, memory_levels
 from modelflex.registry import PLATFORMS
-
-SPECS: Final = Path(__file__).resolve().parents[1] / "specs"
 
 WIDER: Final = {"float16": "float32", "int8": "int16"}
 """Precisions that a chip may lack, and those that take their place."""

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from modelflex.core.spec import Spec, find_spec, read_spec
+from modelflex.core.spec import SPECS, Spec, find_spec, read_spec
 from modelflex.errors import UserError
-from modelflex.platforms.systolic.config import FIELDS, NAMES, SPECS, SystolicConfig
+from modelflex.platforms.systolic.config import FIELDS, NAMES, SystolicConfig
 from modelflex.platforms.systolic.memories import read_dram, read_onchip
 from modelflex.platforms.systolic.points import MAX_SIDE
 from modelflex.platforms.systolic.technology import scale

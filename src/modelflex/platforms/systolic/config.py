@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Literal
 
 from pydantic import ConfigDict, with_config
@@ -12,8 +11,6 @@ from pydantic import ConfigDict, with_config
 from modelflex.core.spec import SpecField
 from modelflex.errors import UserError
 from modelflex.platforms.systolic.closed_forms import Dataflow
-
-SPECS: Final = Path(__file__).resolve().parents[1] / "specs"
 
 FIELDS: Final[Mapping[str, SpecField]] = {
     "array_rows": SpecField("unit", "count"),
