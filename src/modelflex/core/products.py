@@ -183,15 +183,26 @@ def footprint(
             state = choice.activity.state_bytes(geo.out, geo.inputs)
         rows.append(
             _row(
-                f"{site}/{link}", layout, geo, bits, choice.activation.bits, scale_bytes, bias,
-                held, runs_per_step, density, state, shape[0] * shape[1] if link == 0 else 0,
-                hoistable and not held,
+                site=f"{site}/{link}",
+                layout=layout,
+                geo=geo,
+                weight_bits=bits,
+                activation_bits=choice.activation.bits,
+                scale_bytes=scale_bytes,
+                bias_bytes=bias,
+                held=held,
+                runs_per_step=runs_per_step,
+                density=density,
+                state_bytes=state,
+                dense_macs=shape[0] * shape[1] if link == 0 else 0,
+                hoistable=hoistable and not held,
             )
-        )  # fmt: skip
+        )
     return rows
 
 
 def _row(
+    *,
     site: str,
     layout: str,
     geo: Geometry,
@@ -264,13 +275,20 @@ def program_rows(
         shape = model.weights[product.weight].shape
         first = site.endswith("/0")
         row = _row(
-            site, product.layout, geo, product.part.bits,
-            FLOAT_BITS if product.link is None else product.link.bits,
-            product.part.scale_bytes, product.bias_bytes, held,
-            1 / steps if product.weight.rsplit(".", 1)[0] in once else 1.0,
-            Density((units,) * 3, (active,) * 3), state, shape[0] * shape[1] if first else 0,
-            site in hoistable,
-        )  # fmt: skip
+            site=site,
+            layout=product.layout,
+            geo=geo,
+            weight_bits=product.part.bits,
+            activation_bits=FLOAT_BITS if product.link is None else product.link.bits,
+            scale_bytes=product.part.scale_bytes,
+            bias_bytes=product.bias_bytes,
+            held=held,
+            runs_per_step=1 / steps if product.weight.rsplit(".", 1)[0] in once else 1.0,
+            density=Density((units,) * 3, (active,) * 3),
+            state_bytes=state,
+            dense_macs=shape[0] * shape[1] if first else 0,
+            hoistable=site in hoistable,
+        )
         groups.setdefault(product.weight, []).append(row)
     return list(groups.values())
 
