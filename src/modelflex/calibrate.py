@@ -65,5 +65,6 @@ def calibrate(model: Model, sequences: Sequences, limit: int | None = None, seed
             )
         lengths = np.ones(trace.shape[0], np.int64) if single else sequences.lengths
         std = float(np.sqrt(np.mean(np.var(trace, axis=0, dtype=np.float64))))
-        sites[name] = SiteStats(trace, lengths, std, peak)
+        importance = np.ones(model.weights[name].shape[0])
+        sites[name] = SiteStats(trace, lengths, std, peak, importance)
     return Stats(sequences, run.outputs, sites)

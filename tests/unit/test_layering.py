@@ -21,7 +21,9 @@ PACKAGE = "modelflex"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors+units+registry+_native",),
     ("core",),
-    ("cells", "layers", "structures", "formats", "activities", "nonlinearities", "platforms"),
+    (
+        "cells", "layers", "structures", "formats", "activities", "nonlinearities", "removals", "platforms",
+    ),
     ("execute",),
     ("importers", "calibrate"),
     ("compress",),

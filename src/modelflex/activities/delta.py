@@ -11,7 +11,7 @@ from pydantic import ConfigDict, with_config
 from modelflex.core.fixed import Array
 from modelflex.core.kernels import delta_encode
 from modelflex.core.packing import make_packing
-from modelflex.core.tracer import Activity, Product, Tracer, Value
+from modelflex.core.tracer import Activity, InputSite, Link, Product, Tracer, Value
 from modelflex.errors import UserError
 from modelflex.registry import ACTIVITIES
 
@@ -47,10 +47,17 @@ class Delta(Activity):
         if not 0 <= self.threshold < float("inf"):
             raise UserError(f"delta threshold is {self.threshold}", "a finite number ≥ 0")
 
-    def resolve(self, std: float) -> Delta:
+    def resolve(self, site: InputSite) -> Delta:
         if self.unit == "absolute":
             return self
-        return replace(self, threshold=self.threshold * std, unit="absolute")
+        return replace(self, threshold=self.threshold * site.std, unit="absolute")
+
+    def thresholds(self, site: InputSite) -> None:
+        return None
+
+    @property
+    def has_thresholds(self) -> bool:
+        return False
 
     def _block(self, block: int) -> int:
         return block if self.granularity == "block" else 1
@@ -78,8 +85,8 @@ class Delta(Activity):
         tracer.set_state(f"{site}.m", after)
         return after
 
-    def replay(self, codes: Array, lengths: Array, block: int, step: float) -> tuple[Array, Array]:
-        packing, threshold, group = make_packing(lengths), self.codes(step), self._block(block)
+    def replay(self, codes: Array, lengths: Array, block: int, link: Link) -> tuple[Array, Array]:
+        packing, threshold, group = make_packing(lengths), self.codes(link.step), self._block(block)
         packed = packing.pack(codes)
         held, masks = np.empty_like(packed), np.empty(packed.shape, bool)
         sent = np.zeros((lengths.size, codes.shape[1]), codes.dtype)

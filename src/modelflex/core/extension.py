@@ -7,16 +7,17 @@ configuration: its fields are what a recipe stores and what a configuration file
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
 from modelflex.core.fixed import Array
+from modelflex.core.gptq import damping
 from modelflex.core.layout import Geometry
 from modelflex.core.part import Part
-from modelflex.core.tracer import Link
+from modelflex.core.tracer import Activity, Link
 from modelflex.core.weight import Weight
 
 
@@ -82,6 +83,66 @@ class Moments:
     cov_tz: Array
 
 
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """One weight to be compressed.
+
+    Attributes:
+        matrix: trained, [out, in].
+        moments: for data-aware variants; None for the naive ones.
+        encode: the number format of the stored values.
+        gates: equal row groups of the matrix.
+        link: what enters it.
+        sample: some of the inputs that it sees, real values [n, in].
+        inner_link: makes what enters a further product of the weight (quantised like `link`, with no
+            activity) from a sample of its inputs [n, k].
+    """
+
+    matrix: Array
+    moments: Moments | None
+    encode: Format
+    gates: int
+    link: Link
+    sample: Array
+    inner_link: Callable[[Array], Link]
+
+    def least_squares(self, ridge: float) -> Array:
+        """The matrix that best predicts the wanted products, pulled towards the trained one.
+
+        Args:
+            ridge: of the pull, as a share of each input's variance.
+        """
+        if self.moments is None:
+            return self.matrix
+        cov = self.moments.cov_z
+        pull = ridge * np.diag(cov) + damping(cov)
+        wanted = self.moments.cov_tz + self.matrix * pull
+        return np.asarray(np.linalg.solve(cov + np.diag(pull), wanted.T).T)
+
+    @property
+    def hessian(self) -> Array | None:
+        """cov(z, z), which weighs the errors of the stored values; None for naive variants."""
+        return None if self.moments is None else self.moments.cov_z
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A product of a weight that is not compressed yet.
+
+    Attributes:
+        layout, geometry: how its codes will lie.
+        gated: its rows are the weight's rows, so that scales may be shared by gates.
+        outer: its input is the weight's own, with the choice's activity; else an intermediate result.
+        inner: the activity of an intermediate result.
+    """
+
+    layout: str
+    geometry: Geometry
+    gated: bool = True
+    outer: bool = True
+    inner: Activity | None = None
+
+
 class Structure(ABC):
     """Which numbers stand for a weight matrix."""
 
@@ -89,24 +150,16 @@ class Structure(ABC):
     search_range: ClassVar[Mapping[str, tuple[Any, ...]]]
 
     @abstractmethod
-    def geometries(self, out: int, inputs: int) -> tuple[tuple[str, Geometry], ...]:
-        """(layout, sizes) of every product, without compressing; raises UserError if it cannot fit."""
+    def plan(self, out: int, inputs: int) -> tuple[Planned, ...]:
+        """Every product of a weight [out, inputs], without compressing it.
+
+        Raises:
+            UserError: the structure cannot hold a weight of this size.
+        """
 
     @abstractmethod
-    def fit_weight(
-        self,
-        matrix: Array,
-        moments: Moments | None,
-        encode: Format,
-        gates: int,
-        links: tuple[Link, ...],
-    ) -> Weight:
-        """The weight (without bias) that stands for `matrix` [out, in].
-
-        Args:
-            moments: calibration moments for data-aware variants; None for the naive ones.
-            encode: the number format of the stored values.
-        """
+    def fit_weight(self, fit: Fit) -> Weight:
+        """The weight (without bias) that stands for `fit.matrix`."""
 
     @abstractmethod
     def naive(self) -> Self:
@@ -129,13 +182,30 @@ class Format(ABC):
     def stored_bits(self) -> int:
         """Bits of one code."""
 
+    @property
     @abstractmethod
-    def scale_count(self, rows: int, gates: int) -> int:
-        """How many scales are stored for an array of `rows` rows in `gates` groups."""
+    def grid_kind(self) -> str:
+        """The kind of grid on which its codes lie (core/part.py)."""
 
     @abstractmethod
-    def encode(self, values: Array, hessian: Array | None, gates: int) -> Part:
-        """Codes for `values` [rows, n]; `hessian` [n, n] weighs the errors of data-aware variants."""
+    def side_bytes(self, rows: int, columns: int, gates: int) -> int:
+        """Bytes beside the codes of an array [rows, columns]: scales, tables, multipliers.
+
+        Raises:
+            UserError: groups that do not divide the rows or columns.
+        """
+
+    @abstractmethod
+    def encode(
+        self, values: Array, hessian: Array | None, gates: int, mask: Array | None = None
+    ) -> Part:
+        """Codes for `values` [rows, n].
+
+        Args:
+            hessian: [n, n], weighs the errors of data-aware variants; may be singular.
+            mask: bool [rows, n]; where it is false the code is 0, whatever the grid, and is not
+                stored; data-aware variants make up for what is lost there too.
+        """
 
     @abstractmethod
     def naive(self) -> Self:
@@ -147,9 +217,24 @@ class Format(ABC):
         """Whether `encode` uses a Hessian."""
 
 
-def damping(cov: Array, share: float = 0.01) -> float:
-    """What is added to the diagonal of a covariance to make it positive definite: a share of its mean
-    diagonal (1 where that is zero).
-    """
-    mean = float(np.mean(np.diag(cov)))
-    return share * mean if mean > 0 else 1.0
+class Removal(ABC):
+    """Which units of a recurrent layer stay; the others are removed from the network."""
+
+    reference: ClassVar[str]
+    search_range: ClassVar[Mapping[str, tuple[Any, ...]]]
+    units: int
+    """How many stay."""
+
+    @abstractmethod
+    def kept(self, outgoing: Array, covariance: Array, seed: int) -> Array:
+        """The numbers of the units that stay, increasing, int64 [self.units].
+
+        Args:
+            outgoing: [rows, n]; column j holds the weights by which unit j acts on everything that
+                reads it (the layer itself and the next), each scaled by how much its result matters.
+            covariance: of the layer's output [n, n]; may be singular.
+        """
+
+    @abstractmethod
+    def naive(self) -> Removal:
+        """The same number of units, chosen without data."""

@@ -15,10 +15,10 @@ import numpy as np
 from modelflex.core.fixed import Array
 from modelflex.core.graph import PRIMITIVES, Graph
 from modelflex.core.layout import Geometry
-from modelflex.core.model import Model
-from modelflex.core.part import FLOAT_BITS
+from modelflex.core.model import Layer, Model
+from modelflex.core.part import FLOAT_BITS, operand_bits
 from modelflex.core.profile import Profile
-from modelflex.core.program import Program
+from modelflex.core.program import Program, shape_graph
 from modelflex.core.recipe import Choice
 
 STATE_BYTES = {"fx": 4, "float32": 4, "code": 2, "acc": 8, "delta": 4, "mask": 1}
@@ -34,11 +34,13 @@ class ProductRow:
         layout: of the weights; "" for elementwise rows.
         m, k: y[m] = A[m, k]·x[k]; for elementwise rows m results and k = 0.
         block: inputs that share a fetch unit.
-        weight_bits, activation_bits: operand widths (32 means float32; 0 for elementwise rows).
+        weight_bits, activation_bits: operand widths (32 means float32; 0 for elementwise rows); what
+            is stored may be narrower (codebooks) and shows in the bytes only.
         macs: multiply-accumulates with every input active.
         stored_bytes: codes, scales and bias.
         units, unit_bytes: fetch units of the matrix and the bytes of each.
-        fixed_bytes: read at each run whatever is active: scales, and the bias where there is no M.
+        fixed_bytes: read at each run whatever is active: scales, tables, thresholds, and the bias
+            where there is no M.
         reset_bytes: read once a sequence: the bias as the first value of M.
         runs_per_step: 1, or 1/T for what runs once a sequence of T steps.
         density, density_low, density_high: share of units read: expected, and the interval it lies in.
@@ -48,6 +50,7 @@ class ProductRow:
         hoistable: the inputs of all time steps may be known at once: they hang on no state that the
             product's own layer carries from step to step, nor does the product (delta does).
         functions: of the m results of an elementwise row, those of σ and tanh.
+        shared_rows: rows that use an input together (blocks of a sparse layout).
     """
 
     site: str
@@ -74,6 +77,7 @@ class ProductRow:
     dense_macs: int = 0
     hoistable: bool = False
     functions: int = 0
+    shared_rows: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,6 +165,7 @@ def footprint(
     runs_per_step: float,
     densities: Sequence[Density],
     hoistable: bool,
+    dense_macs: int | None = None,
 ) -> list[ProductRow]:
     """Rows of a weight [out, in] under a choice, without compressing it.
 
@@ -169,33 +174,42 @@ def footprint(
         has_bias: whether the weight carries a bias once compressed.
         densities: one for each product of the structure.
         hoistable: whether the dense product's inputs may be known for all time steps at once.
+        dense_macs: of the uncompressed product, where units were removed; None for out·in.
     """
-    rows = []
-    products = choice.structure.geometries(*shape)
-    bits = choice.format.stored_bits
-    for link, ((layout, geo), density) in enumerate(zip(products, densities, strict=True)):
-        scale_bytes = 2 * choice.format.scale_count(geo.rows, gates) + 1
+    rows: list[ProductRow] = []
+    products = choice.structure.plan(*shape)
+    form, held_before = choice.format, False
+    for link, (planned, density) in enumerate(zip(products, densities, strict=True)):
+        geo = planned.geometry
+        side = form.side_bytes(
+            geo.rows, (geo.codes + geo.rows - 1) // geo.rows, gates if planned.gated else 1
+        )
         last = link == len(products) - 1
-        bias = geo.out * bias_bits(bits) // 8 + 1 + 2 if has_bias and last else 0
-        held = choice.activity is not None
-        state = 0
-        if choice.activity is not None:
-            state = choice.activity.state_bytes(geo.out, geo.inputs)
+        bias = geo.out * bias_bits(form.stored_bits) // 8 + 1 + 2 if has_bias and last else 0
+        activity = choice.activity if planned.outer else planned.inner
+        state, thresholds = 0, 0
+        if activity is not None:
+            state = activity.state_bytes(geo.out, geo.inputs)
+            if activity.has_thresholds:
+                thresholds = geo.inputs * (1 if choice.activation.bits <= 8 else 2)
+        # What follows a product that keeps its sum hangs on that state too.
+        held_before = activity is not None or (held_before and not planned.outer)
         rows.append(
             _row(
                 site=f"{site}/{link}",
-                layout=layout,
+                layout=planned.layout,
                 geo=geo,
-                weight_bits=bits,
+                stored_bits=form.stored_bits,
+                weight_bits=operand_bits(form.grid_kind, form.stored_bits),
                 activation_bits=choice.activation.bits,
-                scale_bytes=scale_bytes,
+                side_bytes=side + thresholds,
                 bias_bytes=bias,
-                held=held,
+                held=activity is not None,
                 runs_per_step=runs_per_step,
                 density=density,
                 state_bytes=state,
-                dense_macs=shape[0] * shape[1] if link == 0 else 0,
-                hoistable=hoistable and not held,
+                dense_macs=(dense_macs or shape[0] * shape[1]) if link == 0 else 0,
+                hoistable=hoistable and not held_before,
             )
         )
     return rows
@@ -206,9 +220,10 @@ def _row(
     site: str,
     layout: str,
     geo: Geometry,
+    stored_bits: int,
     weight_bits: int,
     activation_bits: int,
-    scale_bytes: float,
+    side_bytes: float,
     bias_bytes: float,
     held: bool,
     runs_per_step: float,
@@ -223,13 +238,17 @@ def _row(
         m=geo.out,
         k=geo.inputs,
         block=geo.block,
+        shared_rows=geo.shared_rows,
         weight_bits=weight_bits,
         activation_bits=activation_bits,
         macs=geo.macs,
-        stored_bytes=(geo.codes * weight_bits + 7) // 8 + scale_bytes + bias_bytes,
+        stored_bytes=(geo.codes * stored_bits + 7) // 8
+        + (geo.index_bits + 7) // 8
+        + side_bytes
+        + bias_bytes,
         units=geo.units,
-        unit_bytes=geo.unit_codes * weight_bits / 8,
-        fixed_bytes=scale_bytes + (0 if held else bias_bytes),
+        unit_bytes=(geo.unit_codes * stored_bits + geo.index_bits / geo.units) / 8,
+        fixed_bytes=side_bytes + (0 if held else bias_bytes),
         reset_bytes=bias_bytes if held else 0,
         runs_per_step=runs_per_step,
         density=density.units[0],
@@ -278,9 +297,11 @@ def program_rows(
             site=site,
             layout=product.layout,
             geo=geo,
-            weight_bits=product.part.bits,
+            stored_bits=product.part.bits,
+            weight_bits=operand_bits(product.part.grid.kind, product.part.bits),
             activation_bits=FLOAT_BITS if product.link is None else product.link.bits,
-            scale_bytes=product.part.scale_bytes,
+            side_bytes=product.part.side_bytes
+            + (0 if product.link is None else product.link.nbytes),
             bias_bytes=product.bias_bytes,
             held=held,
             runs_per_step=1 / steps if product.weight.rsplit(".", 1)[0] in once else 1.0,
@@ -294,15 +315,21 @@ def program_rows(
 
 
 def elementwise_rows(program: Program, steps: float) -> list[list[ProductRow]]:
-    """One constant row for each stage: results of elementwise primitives, and the cell's state.
+    """One row for each stage: results of elementwise primitives, and the cell's state.
 
-    Encoding of inputs and rescaling of results belong to the products, so that these rows are the
-    same for every recipe.
+    Encoding of inputs, rescaling of results and adding the terms of a sum belong to the products, so
+    that these rows hang on the layers only.
     """
     return [
         [_elementwise(stage.graph, f"{stage.name}/elementwise", stage.mode, steps)]
         for stage in program.stages
     ]
+
+
+def layer_row(layer: Layer, steps: float) -> ProductRow:
+    """The elementwise row of a layer, from its sizes alone."""
+    mode = "once" if layer.reads == "last" else "step"
+    return _elementwise(shape_graph(layer), f"{layer.name}/elementwise", mode, steps)
 
 
 _WITH_PRODUCTS = ("quantize", "delta_encode", "rescale", "slice")
@@ -312,7 +339,7 @@ def _elementwise(graph: Graph, site: str, mode: str, steps: float) -> ProductRow
     sizes = [
         (op.kind, graph.values[op.outputs[0]].size)
         for op in graph.ops
-        if PRIMITIVES[op.kind].elementwise and op.kind not in _WITH_PRODUCTS
+        if PRIMITIVES[op.kind].elementwise and op.kind not in _WITH_PRODUCTS and op.site is None
     ]
     cell = [graph.values[slot.read] for slot in graph.state if "/" not in slot.name]
     return ProductRow(

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from modelflex.core.extension import Cell
 from modelflex.core.graph import Graph
 from modelflex.core.model import Layer, Model
 from modelflex.core.tracer import Product, Tracer, Value
-from modelflex.core.weight import Weight
+from modelflex.core.weight import Weight, float_weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +64,15 @@ def build_program(model: Model) -> Program:
         stages.append(Stage(layer.name, graph, "once" if layer.reads == "last" else "step"))
         products |= tracer.products
     return Program(tuple(stages), products, model.numeric)
+
+
+def shape_graph(layer: Layer) -> Graph:
+    """A layer's graph in float arithmetic with weights of zeros: what does not hang on their form."""
+    weights = {
+        name: float_weight(np.zeros(shape, np.float32), None, 1)
+        for name, shape in layer.weight_shapes.items()
+    }
+    return _trace_layer(Tracer("float"), layer, weights)
 
 
 def _trace_layer(tracer: Tracer, layer: Layer, weights: Mapping[str, Weight]) -> Graph:

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from modelflex.core.extension import Format, Structure
+from modelflex.core.extension import Format, Removal, Structure
 from modelflex.core.tracer import Activity
 from modelflex.errors import UserError, nearest
-from modelflex.registry import ACTIVITIES, FORMATS, STRUCTURES, Registry
+from modelflex.registry import ACTIVITIES, FORMATS, REMOVALS, STRUCTURES, Registry
 
 SCHEMA = "modelflex.recipe/1"
 
@@ -86,10 +86,34 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class LayerRule:
+    """What becomes of the layers whose name matches `layers` (shell pattern).
+
+    Attributes:
+        removal: which units stay; None for all.
+    """
+
+    layers: str
+    removal: Removal | None = None
+
+    def naive(self) -> LayerRule:
+        """The same sizes, chosen without data."""
+        return replace(self, removal=None if self.removal is None else self.removal.naive())
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        out: dict[str, Any] = {"layers": self.layers}
+        if self.removal is not None:
+            out["removal"] = _named(REMOVALS, self.removal)
+        return out
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Ordered rules; the first that matches a weight decides.
 
     Attributes:
+        layers: rules for layers; the first that matches a layer decides.
         recalibrate: closed-loop rounds: run the compressed network, refit to its own inputs.
         label: a short name for people; not part of the recipe's identity.
     """
@@ -97,6 +121,7 @@ class Recipe:
     rules: tuple[Rule, ...]
     recalibrate: int = 0
     label: str = field(default="", compare=False)
+    layers: tuple[LayerRule, ...] = ()
 
     def rule(self, weight: str) -> int | None:
         """The number of the rule that decides for a weight, or None if none names it."""
@@ -108,20 +133,30 @@ class Recipe:
         number = self.rule(weight)
         return None if number is None else self.rules[number].choice
 
+    def layer_choice(self, layer: str) -> tuple[int | None, LayerRule | None]:
+        """The number of the rule that decides for a layer and the rule, or None twice."""
+        for number, rule in enumerate(self.layers):
+            if fnmatch.fnmatchcase(layer, rule.layers):
+                return number, rule
+        return None, None
+
     @cached_property
     def naive(self) -> Recipe:
         """The naive twin: same structure, bits and thresholds, every method data-free, no recalibration."""
         rules = tuple(Rule(r.weights, r.choice.naive()) for r in self.rules)
-        return Recipe(rules, 0, label=f"{self.label} (naive)" if self.label else "")
+        layers = tuple(rule.naive() for rule in self.layers)
+        label = f"{self.label} (naive)" if self.label else ""
+        return Recipe(rules, 0, label=label, layers=layers)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with its schema version."""
-        return {
+        out = {
             "schema": SCHEMA,
             "label": self.label,
             "recalibrate": self.recalibrate,
             "rules": [{"weights": r.weights, **r.choice.to_json()} for r in self.rules],
         }
+        return out | ({"layers": [r.to_json() for r in self.layers]} if self.layers else {})
 
     @cached_property
     def key(self) -> str:
@@ -204,6 +239,29 @@ def rule_from_json(values: Any, where: str = "rule") -> Rule:
     return Rule(pattern, choice)
 
 
+def layer_rule_from_json(values: Any, where: str = "layer rule") -> LayerRule:
+    """Read one rule for layers.
+
+    Raises:
+        UserError: an unknown key, method or value.
+    """
+    known = ["layers", "removal"]
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where} is {values!r}", "a table")
+    for name in values:
+        if name not in known:
+            raise UserError(f"{where} has the unknown key '{name}'", "a key", nearest(name, known))
+    pattern = values.get("layers")
+    if not isinstance(pattern, str) or not pattern:
+        raise UserError(
+            f"{where}.layers is {pattern!r}", "a pattern of layer names such as 'lstm*'"
+        )
+    removal = values.get("removal")
+    if removal in (None, "none"):
+        return LayerRule(pattern)
+    return LayerRule(pattern, _method(REMOVALS, removal, f"{where}.removal"))
+
+
 def recipe_from_json(values: Any) -> Recipe:
     """Read a recipe.
 
@@ -218,7 +276,7 @@ def recipe_from_json(values: Any) -> Recipe:
             f"'{SCHEMA}'",
             "search again with this version",
         )
-    known = ["schema", "label", "recalibrate", "rules"]
+    known = ["schema", "label", "recalibrate", "rules", "layers"]
     for name in values:
         if name not in known:
             raise UserError(
@@ -230,4 +288,8 @@ def recipe_from_json(values: Any) -> Recipe:
     if not isinstance(rules, list) or not rules:
         raise UserError(f"rules is {rules!r}", "a list of at least one rule")
     read = tuple(rule_from_json(r, f"rules[{i}]") for i, r in enumerate(rules))
-    return Recipe(read, rounds, label=str(values.get("label", "")))
+    layers = values.get("layers", [])
+    if not isinstance(layers, list):
+        raise UserError(f"layers is {layers!r}", "a list of rules for layers")
+    changed = tuple(layer_rule_from_json(r, f"layers[{i}]") for i, r in enumerate(layers))
+    return Recipe(read, rounds, label=str(values.get("label", "")), layers=changed)

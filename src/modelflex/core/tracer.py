@@ -11,7 +11,7 @@ import numpy as np
 
 from modelflex.core.fixed import FX_ONE, Array, Multiplier, Scale, as_multiplier
 from modelflex.core.graph import PRIMITIVES, Graph, Op, StateSlot, ValueType
-from modelflex.core.layout import Geometry, geometry
+from modelflex.core.layout import Geometry, expand, part_geometry
 from modelflex.core.part import Part, bias_codes
 from modelflex.errors import UserError
 
@@ -33,16 +33,49 @@ class Link:
         bits: bits of the input codes, two's complement.
         scale: the real value of one code step (a single factor).
         activity: None computes every product; otherwise a state machine made of primitives.
+        thresholds: int32 [in] in code steps, where the activity has one for each input, else None.
     """
 
     bits: int
     scale: Scale
     activity: Activity | None = None
+    thresholds: Array | None = None
 
     @property
     def step(self) -> float:
         """The real value of one code step."""
         return float(self.scale.value()[0])
+
+    @property
+    def threshold_bytes(self) -> int:
+        """Bytes of one stored threshold."""
+        return 1 if self.bits <= 8 else 2
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes stored for thresholds; a single one is a constant of the program."""
+        return 0 if self.thresholds is None else self.thresholds.size * self.threshold_bytes
+
+
+@dataclass(frozen=True, eq=False)
+class InputSite:
+    """What an activity may be fitted to: a product's input over calibration data.
+
+    Attributes:
+        codes: int16 [ΣT, in], the quantised inputs.
+        lengths: int64, the lengths of the runs in `codes`.
+        step: the real value of one code step.
+        std: root mean square of the standard deviations of the elements.
+        norms: ‖W_:j‖ of every column, float64 [in].
+        block: inputs that share a fetch unit.
+    """
+
+    codes: Array
+    lengths: Array
+    step: float
+    std: float
+    norms: Array
+    block: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +104,10 @@ class Product:
     encode: Multiplier | None
     rescale: Multiplier | None
 
+    def integers(self) -> Array:
+        """The matrix [out, in] of the codes that are multiplied (float32 numbers in float programs)."""
+        return expand(self.layout, self.part.codes, self.part.index, self.geometry.inputs)
+
 
 class Activity(ABC):
     """Which products are computed at a time step: a state machine made of primitives."""
@@ -79,16 +116,20 @@ class Activity(ABC):
     search_range: ClassVar[Mapping[str, tuple[Any, ...]]]
 
     @abstractmethod
-    def resolve(self, std: float) -> Self:
-        """The same activity with thresholds in real units of an input whose standard deviation is `std`."""
+    def resolve(self, site: InputSite) -> Self:
+        """The same activity with its thresholds in real units of an input."""
+
+    @abstractmethod
+    def thresholds(self, site: InputSite) -> Array | None:
+        """One threshold for each input, int32 [in] in code steps; None where one serves all."""
 
     @abstractmethod
     def lower(self, tracer: Tracer, product: Product, codes: Value) -> Value:
         """Record the product of `codes` under this activity; the result is the accumulator [out]."""
 
     @abstractmethod
-    def replay(self, codes: Array, lengths: Array, block: int, step: float) -> tuple[Array, Array]:
-        """Run the encoder over recorded codes [ΣT, in] (of the real size `step`) of sequences of `lengths`.
+    def replay(self, codes: Array, lengths: Array, block: int, link: Link) -> tuple[Array, Array]:
+        """Run the encoder over recorded codes [ΣT, in] of `link` from sequences of `lengths`.
 
         Returns the codes that the product sees (held values) and the mask of transmitted inputs.
         """
@@ -96,6 +137,11 @@ class Activity(ABC):
     @abstractmethod
     def state_bytes(self, out: int, inputs: int) -> int:
         """Bytes of the state it keeps, in the widths of docs/arithmetic.md."""
+
+    @property
+    @abstractmethod
+    def has_thresholds(self) -> bool:
+        """Whether `thresholds` gives one for each input."""
 
     @abstractmethod
     def naive(self) -> Self:
@@ -176,6 +222,10 @@ class Tracer:
     def add(self, a: Value, b: Value) -> Value:
         return self._binary("add", a, b)
 
+    def add_terms(self, a: Value, b: Value, name: str) -> Value:
+        """The sum of two terms of the weight `name`: part of its products, not of the cell."""
+        return self.record("add", (a, b), ((a.size, a.dtype),), name)[0]
+
     def sub(self, a: Value, b: Value) -> Value:
         return self._binary("sub", a, b)
 
@@ -201,9 +251,8 @@ class Tracer:
         self, site: str, part: Part, link: Link | None, layout: str, x: Value, bias: Part | None
     ) -> Value:
         """Record one product in its layout, with its input format and activity; the result is real."""
-        block = part.codes.shape[-1] if layout == "circulant" else 1
-        out = part.codes.shape[0] * block
-        geo = geometry(layout, out, x.size, block)
+        geo = part_geometry(layout, part.codes, part.index, x.size)
+        out = geo.out
         name = site.rsplit("/", 1)[0]
         nbytes = 0 if bias is None else bias.nbytes
         if link is None:
@@ -212,7 +261,7 @@ class Tracer:
                 site, name, part, layout, geo, None, value, nbytes, None, None
             )
             return self.record("linear", (x,), ((out, "float32"),), site)[0]
-        units = np.repeat(part.row_scales(), out // part.codes.shape[0]) * link.step
+        units = np.repeat(part.row_scales(), out // geo.rows) * link.step
         rescale = as_multiplier(_one_per_scale(part, units) * FX_ONE)
         encode = as_multiplier(np.array([1.0 / (link.step * FX_ONE)]))
         if encode.shift < -16:

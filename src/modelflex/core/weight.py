@@ -1,4 +1,4 @@
-"""What stands for one affine map: stored parts, the links that feed them, and the bias."""
+"""What stands for one affine map: products, how they are put together, and the bias."""
 
 from __future__ import annotations
 
@@ -14,22 +14,16 @@ from modelflex.core.part import FLOAT_BITS, Part, pack_bias
 from modelflex.core.tracer import Link, Tracer, Value
 
 
-@dataclass(frozen=True, eq=False)
 class Weight(ABC):
-    """One affine map y = A·x + b in a stored form; a structure's file defines the final class.
+    """One affine map y = A·x + b in a stored form.
 
-    Attributes:
-        parts: the stored arrays, in the order in which they are applied to x.
-        bias: for floats, a float32 part [out]; for integers, a part [out] in units of the
-            accumulator of the last product (its scale is a power of two), or None.
-        links: one for each product of an integer weight; empty for floats.
-        gates: equal row groups of the map (4 for an LSTM); scales may be shared within a group.
+    Its products have the sites name/0, name/1, … in the order of `products`. The bias belongs to the last.
     """
 
-    parts: tuple[Part, ...]
-    bias: Part | None
-    links: tuple[Link, ...]
-    gates: int
+    @property
+    @abstractmethod
+    def products(self) -> tuple[Matrix, ...]:
+        """The products, in the order of their sites."""
 
     @property
     @abstractmethod
@@ -41,8 +35,37 @@ class Weight(ABC):
         """The matrix A that the parts mean, float64 [out, in]."""
 
     @abstractmethod
-    def lower(self, tracer: Tracer, site: str, x: Value) -> Value:
-        """Record how A·x + b is computed for x [in]; the result has shape [out]."""
+    def lower(self, tracer: Tracer, name: str, x: Value, first: int = 0) -> Value:
+        """Record how A·x + b is computed for x [in]; the result has shape [out].
+
+        Its products get the sites name/first, name/(first + 1), …
+        """
+
+    @abstractmethod
+    def with_bias(self, bias: Part | None) -> Self:
+        """The same map with another bias."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The stored array of every product."""
+        return tuple(product.part for product in self.products)
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """The input format of every product; empty for floats."""
+        return tuple(product.link for product in self.products if product.link is not None)
+
+    @property
+    def bias(self) -> Part | None:
+        """For floats, a float32 part [out]; for integers, a part [out] in units of the accumulator
+        of the last product (its scale is a power of two), or None.
+        """
+        return self.products[-1].own_bias
+
+    @property
+    def gates(self) -> int:
+        """Equal row groups of the map (4 for an LSTM); scales may be shared within a group."""
+        return self.products[-1].row_groups
 
     @property
     def is_float(self) -> bool:
@@ -61,41 +84,121 @@ class Weight(ABC):
         rows = self.parts[-1].row_scales()
         return np.repeat(rows, self.shape[0] // rows.size) * self.links[-1].step
 
-    def with_bias(self, bias: Part | None) -> Self:
-        """The same map with another bias."""
-        return replace(self, bias=bias)
-
     @property
     def nbytes(self) -> int:
         """Bytes stored, the bias included."""
-        return sum(p.nbytes for p in self.parts) + (0 if self.bias is None else self.bias.nbytes)
+        links = sum(link.nbytes for link in self.links)
+        bias = 0 if self.bias is None else self.bias.nbytes
+        return sum(p.nbytes for p in self.parts) + links + bias
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Matrix(Weight):
-    """A weight of one product: its single part in one layout (see core/layout.py)."""
+    """A single product.
 
+    Attributes:
+        part: the stored array.
+        own_bias: see `Weight.bias`.
+        link: its input format and activity; None for floats.
+        row_groups: see `Weight.gates`.
+        layout: how the codes lie (core/layout.py).
+        inputs: columns of the matrix.
+    """
+
+    part: Part
+    own_bias: Part | None
+    link: Link | None
+    row_groups: int
     layout: str
+    inputs: int
+
+    @property
+    def products(self) -> tuple[Matrix, ...]:
+        return (self,)
 
     @property
     def shape(self) -> tuple[int, int]:
-        codes = self.parts[0].codes
-        if self.layout == "circulant":
-            p, q, b = codes.shape
-            return p * b, q * b
-        return codes.shape[0], codes.shape[1]
+        codes = self.part.codes
+        rows = codes.shape[0] * codes.shape[2] if self.layout == "circulant" else codes.shape[0]
+        return rows, self.inputs
 
     def dense(self) -> Array:
-        return expand(self.layout, self.parts[0].value())
+        return expand(self.layout, self.part.value(), self.part.index, self.inputs)
 
-    def lower(self, tracer: Tracer, site: str, x: Value) -> Value:
-        link = self.links[0] if self.links else None
-        return tracer.product(f"{site}/0", self.parts[0], link, self.layout, x, self.bias)
+    def lower(self, tracer: Tracer, name: str, x: Value, first: int = 0) -> Value:
+        return tracer.product(
+            f"{name}/{first}", self.part, self.link, self.layout, x, self.own_bias
+        )
+
+    def with_bias(self, bias: Part | None) -> Matrix:
+        return replace(self, own_bias=bias)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Chain(Weight):
+    """A = A_n · … · A_1: `factors` are applied to x in their order."""
+
+    factors: tuple[Matrix, ...]
+
+    @property
+    def products(self) -> tuple[Matrix, ...]:
+        return self.factors
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.factors[-1].shape[0], self.factors[0].shape[1]
+
+    def dense(self) -> Array:
+        matrix = self.factors[0].dense()
+        for factor in self.factors[1:]:
+            matrix = factor.dense() @ matrix
+        return matrix
+
+    def lower(self, tracer: Tracer, name: str, x: Value, first: int = 0) -> Value:
+        for number, factor in enumerate(self.factors):
+            x = factor.lower(tracer, name, x, first + number)
+        return x
+
+    def with_bias(self, bias: Part | None) -> Chain:
+        return Chain((*self.factors[:-1], self.factors[-1].with_bias(bias)))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Sum(Weight):
+    """A = A_1 + … + A_n: every one of `terms` is applied to x."""
+
+    terms: tuple[Matrix | Chain, ...]
+
+    @property
+    def products(self) -> tuple[Matrix, ...]:
+        return tuple(product for term in self.terms for product in term.products)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.terms[0].shape
+
+    def dense(self) -> Array:
+        return np.sum([term.dense() for term in self.terms], axis=0)
+
+    def lower(self, tracer: Tracer, name: str, x: Value, first: int = 0) -> Value:
+        total: Value | None = None
+        for term in self.terms:
+            y = term.lower(tracer, name, x, first)
+            total = y if total is None else tracer.add_terms(total, y, name)
+            first += len(term.products)
+        if total is None:
+            raise ValueError("a sum of no terms")
+        return total
+
+    def with_bias(self, bias: Part | None) -> Sum:
+        return Sum((*self.terms[:-1], self.terms[-1].with_bias(bias)))
 
 
 def float_weight(matrix: Array, bias: Array | None, gates: int) -> Matrix:
     """An uncompressed weight from a matrix [out, in] and a bias [out]."""
     stored = None if bias is None else pack_bias(bias, None, FLOAT_BITS)
     part = Part(np.ascontiguousarray(matrix, np.float32), FLOAT_BITS)
-    return Matrix((part,), stored, (), gates, "dense")
+    return Matrix(part, stored, None, gates, "dense", matrix.shape[1])

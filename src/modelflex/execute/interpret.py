@@ -15,7 +15,6 @@ import numpy as np
 from modelflex.core.data import Sequences
 from modelflex.core.fixed import Array, from_fx, to_fx
 from modelflex.core.graph import Graph, Op
-from modelflex.core.layout import expand
 from modelflex.core.packing import Packing, make_packing
 from modelflex.core.profile import Profile, SiteCounts
 from modelflex.core.program import Program, Stage
@@ -120,9 +119,9 @@ class Interpreter:
 
 def _matrix(product: Product) -> Array:
     """The matrix [in, out] in the narrowest float type that keeps integer products exact."""
-    matrix = expand(product.layout, product.part.codes)
+    matrix = product.integers()
     if product.link is None:
-        return np.ascontiguousarray(expand(product.layout, product.part.value()).T, np.float32)
+        return np.ascontiguousarray(matrix.T, np.float32)
     bias = 0 if product.bias is None else int(np.abs(product.bias).max(initial=0))
     # Differences under delta are one bit wider than codes, so 2^b bounds both.
     bound = int(np.abs(matrix.astype(np.int64)).sum(axis=1).max()) * (1 << product.link.bits) + bias

@@ -13,13 +13,13 @@ from typing import Any
 import safetensors.numpy
 
 from modelflex.core.fixed import Array
+from modelflex.core.json_values import read_json_object
 from modelflex.core.model import Model
 from modelflex.core.recipe import Recipe
 from modelflex.core.storage import (
     MODEL_JSON,
     MODEL_SCHEMA,
     MODEL_TENSORS,
-    read_json_object,
     weight_tensors,
 )
 from modelflex.errors import UserError

@@ -8,9 +8,10 @@ from typing import Literal, final
 import numpy as np
 from pydantic import ConfigDict, with_config
 
-from modelflex.core.extension import Format, damping
+from modelflex.core.extension import Format
 from modelflex.core.fixed import Array, Scale
-from modelflex.core.part import Part
+from modelflex.core.gptq import gptq
+from modelflex.core.part import ODD, SYMMETRIC, Part
 from modelflex.errors import UserError
 from modelflex.registry import FORMATS
 
@@ -26,7 +27,7 @@ TINY = 1e-6
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Uniform(Format):
-    """value = scale · code; codes are symmetric (see `Part.odd` for grids of 2 and 3 bits).
+    """value = scale · code; codes are symmetric (see `core.part.Grid` for grids of 2 and 3 bits).
 
     Attributes:
         bits: 2 … 16.
@@ -55,8 +56,18 @@ class Uniform(Format):
     def stored_bits(self) -> int:
         return self.bits
 
-    def scale_count(self, rows: int, gates: int) -> int:
-        return {"tensor": 1, "gate": gates, "row": rows}[self.scales]
+    @property
+    def grid_kind(self) -> str:
+        return "odd" if self.bits <= ODD_BITS else "symmetric"
+
+    def _groups(self, rows: int, gates: int) -> int:
+        groups = {"tensor": 1, "gate": gates, "row": rows}[self.scales]
+        if rows % groups:
+            raise UserError(f"{rows} rows in {groups} scale groups", "groups of equal size")
+        return groups
+
+    def side_bytes(self, rows: int, columns: int, gates: int) -> int:
+        return 2 * self._groups(rows, gates) + 1
 
     def naive(self) -> Uniform:
         return replace(self, scales="tensor", clip="max", rounding="nearest")
@@ -65,22 +76,26 @@ class Uniform(Format):
     def data_aware(self) -> bool:
         return self.rounding == "gptq"
 
-    def encode(self, values: Array, hessian: Array | None, gates: int) -> Part:
+    def encode(
+        self, values: Array, hessian: Array | None, gates: int, mask: Array | None = None
+    ) -> Part:
         rows = values.shape[0]
-        groups = self.scale_count(rows, gates)
-        if rows % groups:
-            raise UserError(f"{rows} rows in {groups} scale groups", "groups of equal size")
-        grid = Grid(self.bits, self.bits <= ODD_BITS)
-        sizes = self._steps(values.reshape(groups, -1), hessian, grid, values.shape[1])
+        groups = self._groups(rows, gates)
+        grid = Levels(self.bits, self.bits <= ODD_BITS)
+        kept = values if mask is None else np.where(mask, values, 0.0)
+        sizes = self._steps(kept.reshape(groups, -1), hessian, grid, values.shape[1])
         scale = Scale.nearest(sizes)
         steps = np.repeat(scale.value(), rows // groups)[:, None]
         if self.rounding == "gptq" and hessian is not None:
-            codes = gptq(values / steps, hessian, grid)
+            codes = gptq(values / steps, hessian, lambda column, _: grid.round(column), mask)
         else:
-            codes = grid.round(values / steps)
-        return Part(codes.astype(np.int32), self.bits, scale, rows // groups, grid.odd)
+            codes = grid.round(kept / steps)
+            if mask is not None:
+                codes = np.where(mask, codes, 0.0)
+        stored = ODD if grid.odd else SYMMETRIC
+        return Part(codes.astype(np.int32), self.bits, scale, rows // groups, stored)
 
-    def _steps(self, groups: Array, hessian: Array | None, grid: Grid, n: int) -> Array:
+    def _steps(self, groups: Array, hessian: Array | None, grid: Levels, n: int) -> Array:
         """The code step of every group of values [groups, rows·n]."""
         peak = np.abs(groups).max(axis=1)
         # A group of zeros gets the smallest scale there is: the odd grids cannot store a zero.
@@ -100,7 +115,7 @@ class Uniform(Format):
 
 
 @dataclass(frozen=True)
-class Grid:
+class Levels:
     """The integers that codes of `bits` bits may take."""
 
     bits: int
@@ -115,31 +130,3 @@ class Grid:
         """The nearest integer of the grid (ties upwards on the odd grid, to even otherwise)."""
         near = 2 * np.floor(x / 2) + 1 if self.odd else np.rint(x)
         return np.clip(near, -self.top, self.top)
-
-
-def gptq(values: Array, hessian: Array, grid: Grid, chunk: int = 32) -> Array:
-    """Round values [rows, n] (in code steps) column by column, the largest curvature first.
-
-    With U the upper Cholesky factor of H⁻¹: q = round(w_j); W_k −= (w_j − q)/U_jj · U_jk for k > j.
-    Columns are worked off in chunks so that most of the update is a matrix product.
-    """
-    order = np.argsort(-np.diag(hessian), kind="stable")
-    h = hessian[np.ix_(order, order)] + damping(hessian) * np.eye(order.size)
-    inverse = np.linalg.inv(h)
-    upper = np.linalg.cholesky((inverse + inverse.T) / 2).T
-    w = np.ascontiguousarray(values[:, order].T)  # one column of the matrix is contiguous
-    n = w.shape[0]
-    for start in range(0, n, chunk):
-        end = min(start + chunk, n)
-        errors = np.empty((end - start, w.shape[1]))
-        for j in range(start, end):
-            q = grid.round(w[j])
-            errors[j - start] = (w[j] - q) / upper[j, j]
-            w[j] = q
-            if j + 1 < end:
-                w[j + 1 : end] -= upper[j, j + 1 : end, None] * errors[j - start]
-        if end < n:
-            w[end:] -= upper[start:end, end:].T @ errors
-    codes = np.empty_like(w)
-    codes[order] = w
-    return codes.T

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from modelflex.core.extension import Cell
+from modelflex.core.json_values import field, is_size, read_json_object
 from modelflex.core.model import Layer, Model, check_model
 from modelflex.core.storage import (
     FLOAT,
     MODEL_SCHEMA,
-    field,
-    is_size,
-    read_json_object,
     read_weight,
 )
 from modelflex.core.weight import Weight

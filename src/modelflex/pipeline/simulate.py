@@ -10,6 +10,7 @@ from typing import Any, Final, Self, cast, get_args
 
 from modelflex.calibrate import calibrate
 from modelflex.core.data import Sequences
+from modelflex.core.json_values import read_json_object
 from modelflex.core.model import Model
 from modelflex.core.platform import Platform
 from modelflex.core.products import program_table
@@ -17,7 +18,6 @@ from modelflex.core.profile import Profile, SiteCounts
 from modelflex.core.program import Program, build_program
 from modelflex.core.recipe import Recipe, recipe_from_json
 from modelflex.core.spec import SPECS
-from modelflex.core.storage import read_json_object
 from modelflex.errors import UserError, nearest
 from modelflex.importers.data import load_sequences
 from modelflex.importers.models import load_model

@@ -9,8 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from modelflex.compress import bias_carriers, choices, gates, replayed_density
+from modelflex.compress.choices import (
+    bias_carriers,
+    choices,
+    gates,
+    reduced_layers,
+)
+from modelflex.compress.links import make_link, replayed_density
+from modelflex.compress.reduction import at_columns
 from modelflex.core.cost import Cost
+from modelflex.core.extension import Planned
 from modelflex.core.fixed import Array
 from modelflex.core.model import Model
 from modelflex.core.platform import Platform
@@ -18,9 +26,9 @@ from modelflex.core.products import (
     Density,
     ProductRow,
     ProductTable,
-    elementwise_rows,
     footprint,
     hoistable_sites,
+    layer_row,
     make_table,
     program_table,
 )
@@ -39,6 +47,7 @@ class _Entry:
     """One choice of one weight, as the table sees it."""
 
     weight: str
+    shape: tuple[int, int]
     choice: Choice
     has_bias: bool
 
@@ -65,7 +74,7 @@ class Pricer:
         self._once = {layer.name for layer in model.layers if layer.reads == "last"}
         dense = build_program(model)
         self._hoistable = {site.rsplit("/", 1)[0] for site in hoistable_sites(dense)}
-        self._constant = elementwise_rows(dense, steps)
+        self._layer_rows: dict[str, ProductRow] = {}
         self._densities = {
             k: Density(tuple(u), tuple(i)) for k, (u, i) in (densities or {}).items()
         }
@@ -81,7 +90,7 @@ class Pricer:
         Raises:
             UserError: a recipe does not fit the model.
         """
-        table, matrix = self._table([self._entries(recipe) for recipe in recipes])
+        table, matrix = self._table(recipes)
 
         def totals(at: ProductTable) -> Totals:
             return self.platform.combine(at, self.platform.price(at), matrix)
@@ -93,77 +102,104 @@ class Pricer:
         groups: list[list[ProductRow]] = []
         matrix = []
         for recipe, profile in zip(recipes, profiles, strict=True):
-            rows = [self._rows(e, self._measured(e, profile)) for e in self._entries(recipe)]
+            rows = self._measured_rows(recipe, profile)
             matrix.append(range(len(groups), len(groups) + len(rows)))
             groups += rows
-        first = len(groups)
-        table = make_table([*groups, *self._constant], self.steps)
-        constant = np.arange(first, first + len(self._constant))
-        chosen = np.hstack([np.array(matrix), np.tile(constant, (len(matrix), 1))])
-        return self.platform.combine(table, self.platform.price(table), chosen)
+        table = make_table(groups, self.steps)
+        return self.platform.combine(table, self.platform.price(table), np.array(matrix))
 
     def cost(self, recipe: Recipe, profile: Profile | None = None) -> Cost:
         """The full cost of one recipe, with measured densities if there is a profile."""
-        entries = self._entries(recipe)
         if profile is None:
-            table, _ = self._table([entries])
+            table, _ = self._table([recipe])
         else:
-            rows = [self._rows(e, self._measured(e, profile)) for e in entries]
-            table = make_table([*rows, *self._constant], self.steps)
+            table = make_table(self._measured_rows(recipe, profile), self.steps)
         return self.platform.cost(table)
+
+    def _measured_rows(self, recipe: Recipe, profile: Profile) -> list[list[ProductRow]]:
+        rows = [self._rows(e, self._measured(e, profile)) for e in self._entries(recipe)]
+        return [*rows, *([row] for row in self._elementwise(recipe))]
 
     def _entries(self, recipe: Recipe) -> list[_Entry]:
         chosen = choices(self.model, recipe)
         carriers = bias_carriers(self.model, chosen)
-        return [_Entry(name, chosen[name], bool(carriers[name])) for name in self.model.weights]
+        shapes: dict[str, tuple[int, int]] = {}
+        for layer in reduced_layers(self.model, recipe):
+            shapes |= layer.weight_shapes
+        return [
+            _Entry(name, shapes[name], chosen[name], bool(carriers[name]))
+            for name in self.model.weights
+        ]
 
-    def _table(self, recipes: Sequence[Sequence[_Entry]]) -> tuple[ProductTable, Array]:
-        numbers: dict[_Entry, int] = {}
+    def _elementwise(self, recipe: Recipe) -> list[ProductRow]:
+        rows = []
+        for layer in reduced_layers(self.model, recipe):
+            key = repr(layer)
+            if key not in self._layer_rows:
+                self._layer_rows[key] = layer_row(layer, self.steps)
+            rows.append(self._layer_rows[key])
+        return rows
+
+    def _table(self, recipes: Sequence[Recipe]) -> tuple[ProductTable, Array]:
+        numbers: dict[_Entry | ProductRow, int] = {}
         groups: list[list[ProductRow]] = []
-        for entry in (e for entries in recipes for e in entries):
-            if entry not in numbers:
-                numbers[entry] = len(groups)
-                groups.append(self._rows(entry, self._expected(entry)))
-        first = len(groups)
-        constant = list(range(first, first + len(self._constant)))
-        matrix = np.array([[numbers[e] for e in entries] + constant for entries in recipes])
-        return make_table([*groups, *self._constant], self.steps), matrix
+        matrix = []
+        for recipe in recipes:
+            chosen: list[_Entry | ProductRow] = [*self._entries(recipe)]
+            chosen += self._elementwise(recipe)
+            for entry in chosen:
+                if entry not in numbers:
+                    numbers[entry] = len(groups)
+                    if isinstance(entry, ProductRow):
+                        groups.append([entry])
+                    else:
+                        groups.append(self._rows(entry, self._expected(entry)))
+            matrix.append([numbers[entry] for entry in chosen])
+        return make_table(groups, self.steps), np.array(matrix)
 
     def _rows(self, entry: _Entry, densities: Sequence[Density]) -> list[ProductRow]:
         layer = entry.weight.rsplit(".", 1)[0]
+        out, inputs = self.model.weights[entry.weight].shape
         return footprint(
             entry.weight,
-            self.model.weights[entry.weight].shape,
+            entry.shape,
             entry.choice,
             gates=self._gates[entry.weight],
             has_bias=entry.has_bias,
             runs_per_step=1 / self.steps if layer in self._once else 1.0,
             densities=densities,
             hoistable=entry.weight in self._hoistable,
+            dense_macs=out * inputs,
         )
 
     def _expected(self, entry: _Entry) -> list[Density]:
-        choice = entry.choice
-        shape = self.model.weights[entry.weight].shape
-        ((_, geo),) = choice.structure.geometries(*shape)
-        if choice.activity is None:
-            return [Density()]
+        return [self._density(entry, p) for p in entry.choice.structure.plan(*entry.shape)]
+
+    def _density(self, entry: _Entry, planned: Planned) -> Density:
+        choice, geo = entry.choice, planned.geometry
+        if (choice.activity if planned.outer else planned.inner) is None:
+            return Density()
         link = {k: v for k, v in choice.to_json().items() if k in ("activation", "activity")}
-        key = json.dumps([entry.weight, link, geo.block], sort_keys=True)
+        content = [entry.weight, link, geo.inputs, geo.block, planned.outer]
+        key = json.dumps(content, sort_keys=True)
         if key not in self._densities:
             if self.stats is None:
                 raise UserError(
                     f"the recipe computes only some products of {entry.weight}",
                     "calibration data (--data), from which their share is known",
                 )
-            self._densities[key] = replayed_density(choice, shape, self.stats.sites[entry.weight])
-        return [self._densities[key]]
+            # Which units stay is not known yet; any share of them stands for all.
+            columns = np.arange(entry.shape[1])
+            site = at_columns(self.stats.sites[entry.weight], columns)
+            matrix = self.model.weights[entry.weight].dense()[:, columns]
+            made = make_link(choice, site, matrix, geo.block)
+            self._densities[key] = replayed_density(choice, planned, made, site)
+        return self._densities[key]
 
     def _measured(self, entry: _Entry, profile: Profile) -> list[Density]:
-        shape = self.model.weights[entry.weight].shape
         found = []
-        for link, (_, geo) in enumerate(entry.choice.structure.geometries(*shape)):
-            counts = profile.sites[f"{entry.weight}/{link}"]
+        for link, planned in enumerate(entry.choice.structure.plan(*entry.shape)):
+            counts, geo = profile.sites[f"{entry.weight}/{link}"], planned.geometry
             units = counts.units / max(counts.runs * geo.units, 1)
             active = counts.active / max(counts.runs * geo.inputs, 1)
             found.append(Density((units,) * 3, (active,) * 3))

@@ -24,7 +24,7 @@ from modelflex.core.trial import Evaluation
 from modelflex.evaluate import Task, score
 from modelflex.execute.interpret import Interpreter
 
-ARITHMETIC = "3"
+ARITHMETIC = "4"
 """Version of docs/arithmetic.md and of the compression methods: results of another are not reused."""
 
 
@@ -107,13 +107,17 @@ def _weights(
     table: dict[str, Mapping[str, Any]] = {}
     products = build_program(made.model).products
     for name, weight in made.model.weights.items():
-        counts = profile.sites[f"{name}/0"]
-        units = products[f"{name}/0"].geometry.units
+        read = whole = 0
+        for number in range(len(weight.products)):
+            counts = profile.sites[f"{name}/{number}"]
+            geo = products[f"{name}/{number}"].geometry
+            read += counts.units * geo.unit_codes
+            whole += counts.runs * geo.codes
         choice = recipe.choice(name)
         table[name] = {
             "shape": list(weight.shape),
             "bytes": weight.nbytes,
-            "fetch_density": counts.units / max(counts.runs * units, 1),
+            "fetch_density": read / max(whole, 1),
             "choice": {} if choice is None else choice.to_json(),
         }
     return table

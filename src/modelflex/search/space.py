@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modelflex.core.recipe import Recipe, Rule, rule_from_json
+from modelflex.core.recipe import LayerRule, Recipe, Rule, layer_rule_from_json, rule_from_json
 from modelflex.errors import UserError, nearest
 
 MAX_RECIPES = 1_000_000
-_KEYS = ("name", "vary", "rules", "recalibrate")
+_KEYS = ("name", "vary", "rules", "layers", "recalibrate")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def read_space(grids: Any) -> list[SpaceRecipe]:
     """Expand the grids of a configuration into recipes, each once.
 
     A grid has a `name`, a table `vary` of lists, `rules` whose values may be "$name" (or "$name.key"
-    where the list holds tables), and `recalibrate`. It stands for the product of all lists.
+    where the list holds tables), perhaps `layers`, rules for layers, and `recalibrate`. It stands for the product of all lists.
 
     Raises:
         UserError: an unknown key, name or method, an empty list, or too many recipes.
@@ -66,6 +66,9 @@ def _expand(grid: Mapping[str, Any], where: str) -> Iterator[Recipe]:
     rules = grid.get("rules")
     if not isinstance(rules, list) or not rules:
         raise UserError(f"{where}: rules is {rules!r}", "a list of at least one rule")
+    layer_rules = grid.get("layers", [])
+    if not isinstance(layer_rules, list):
+        raise UserError(f"{where}: layers is {layer_rules!r}", "a list of rules for layers")
     used: set[str] = set()
     known: dict[str, Rule] = {}
     for values in itertools.product(*vary.values()):
@@ -73,10 +76,14 @@ def _expand(grid: Mapping[str, Any], where: str) -> Iterator[Recipe]:
         made = tuple(
             _rule(rule, chosen, used, f"{where}: rules[{i}]", known) for i, rule in enumerate(rules)
         )
+        layers = tuple(
+            layer_rule_from_json(_substitute(rule, chosen, used, where), f"{where}: layers[{i}]")
+            for i, rule in enumerate(layer_rules)
+        )
         rounds = _substitute(grid.get("recalibrate", 0), chosen, used, where)
         if isinstance(rounds, bool) or not isinstance(rounds, int) or not 0 <= rounds <= 100:
             raise UserError(f"{where}: recalibrate is {rounds!r}", "a number of rounds, 0 … 100")
-        yield Recipe(made, rounds, label=_label(made, rounds))
+        yield Recipe(made, rounds, label=_label(made, layers, rounds), layers=layers)
     unused = set(vary) - used
     if unused:
         raise UserError(
@@ -117,9 +124,11 @@ def _substitute(value: Any, chosen: Mapping[str, Any], used: set[str], where: st
     return found
 
 
-def _label(rules: Sequence[Rule], rounds: int) -> str:
+def _label(rules: Sequence[Rule], layers: Sequence[LayerRule], rounds: int) -> str:
     """A short text for people: what each rule does."""
-    parts = []
+    parts = [
+        f"{rule.layers} {rule.removal.units} units" for rule in layers if rule.removal is not None
+    ]
     for rule in rules:
         choice = rule.choice
         bits = f"{choice.format.stored_bits}b×{choice.activation.bits}b"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from modelflex.compress import uncompressed_choice
+from modelflex.compress.choices import uncompressed_choice
 from modelflex.core.cost import Cost
 from modelflex.core.recipe import Choice, Recipe, Rule
 from modelflex.core.trial import Evaluation

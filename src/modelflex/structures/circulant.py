@@ -8,10 +8,10 @@ from typing import Literal, final
 import numpy as np
 from pydantic import ConfigDict, with_config
 
-from modelflex.core.extension import Format, Moments, Structure, damping
+from modelflex.core.extension import Fit, Planned, Structure
 from modelflex.core.fixed import Array
-from modelflex.core.layout import Geometry, geometry
-from modelflex.core.tracer import Link
+from modelflex.core.gptq import damping
+from modelflex.core.layout import circulant_geometry
 from modelflex.core.weight import Matrix
 from modelflex.errors import UserError
 from modelflex.registry import STRUCTURES
@@ -47,35 +47,23 @@ class Circulant(Structure):
         if not 0 <= self.ridge < float("inf"):
             raise UserError(f"ridge is {self.ridge}", "a finite number ≥ 0")
 
-    def geometries(self, out: int, inputs: int) -> tuple[tuple[str, Geometry], ...]:
-        return (("circulant", geometry("circulant", out, inputs, self.block)),)
+    def plan(self, out: int, inputs: int) -> tuple[Planned, ...]:
+        return (Planned("circulant", circulant_geometry(out, inputs, self.block)),)
 
-    def fit_weight(
-        self,
-        matrix: Array,
-        moments: Moments | None,
-        encode: Format,
-        gates: int,
-        links: tuple[Link, ...],
-    ) -> Matrix:
-        b = self.block
-        out, inputs = matrix.shape
-        geometry("circulant", out, inputs, b)
-        hessian = None
-        if moments is None:
-            values = fold_rows(matrix, b) / b
-        else:
-            hessian = fold_hessian(moments.cov_z, b)
+    def fit_weight(self, fit: Fit) -> Matrix:
+        b, (out, inputs) = self.block, fit.matrix.shape
+        circulant_geometry(out, inputs, b)
+        hessian, values = None, fold_rows(fit.matrix, b) / b
+        if fit.moments is not None:
+            cov = fit.moments.cov_z
+            hessian = fold_hessian(cov, b)
             if self.fit == "least_squares":
-                pull = self.ridge * np.diag(moments.cov_z) + damping(moments.cov_z)
-                wanted = fold_rows(moments.cov_tz + matrix * pull, b)
-                damped = fold_hessian(moments.cov_z + np.diag(pull), b)
-                values = np.linalg.solve(damped, wanted.T).T
-            else:
-                values = fold_rows(matrix, b) / b
-        part = encode.encode(values, hessian, gates)
+                pull = self.ridge * np.diag(cov) + damping(cov)
+                wanted = fold_rows(fit.moments.cov_tz + fit.matrix * pull, b)
+                values = np.linalg.solve(fold_hessian(cov + np.diag(pull), b), wanted.T).T
+        part = fit.encode.encode(values, hessian, fit.gates)
         stored = replace(part, codes=part.codes.reshape(out // b, inputs // b, b))
-        return Matrix((stored,), None, links, gates, "circulant")
+        return Matrix(stored, None, fit.link, fit.gates, "circulant", inputs)
 
     def naive(self) -> Circulant:
         return replace(self, fit="mean")

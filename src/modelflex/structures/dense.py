@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, final
 
-import numpy as np
 from pydantic import ConfigDict, with_config
 
-from modelflex.core.extension import Format, Moments, Structure, damping
-from modelflex.core.fixed import Array
-from modelflex.core.layout import Geometry, geometry
-from modelflex.core.tracer import Link
+from modelflex.core.extension import Fit, Planned, Structure
+from modelflex.core.layout import dense_geometry
 from modelflex.core.weight import Matrix
 from modelflex.errors import UserError
 from modelflex.registry import STRUCTURES
@@ -40,25 +37,13 @@ class Dense(Structure):
         if not 0 <= self.ridge < float("inf"):
             raise UserError(f"ridge is {self.ridge}", "a finite number ≥ 0")
 
-    def geometries(self, out: int, inputs: int) -> tuple[tuple[str, Geometry], ...]:
-        return (("dense", geometry("dense", out, inputs)),)
+    def plan(self, out: int, inputs: int) -> tuple[Planned, ...]:
+        return (Planned("dense", dense_geometry(out, inputs)),)
 
-    def fit_weight(
-        self,
-        matrix: Array,
-        moments: Moments | None,
-        encode: Format,
-        gates: int,
-        links: tuple[Link, ...],
-    ) -> Matrix:
-        target, hessian = matrix, None
-        if moments is not None:
-            hessian = moments.cov_z
-            if self.fit == "least_squares":
-                pull = self.ridge * np.diag(hessian) + damping(hessian)
-                wanted = moments.cov_tz + matrix * pull
-                target = np.linalg.solve(hessian + np.diag(pull), wanted.T).T
-        return Matrix((encode.encode(target, hessian, gates),), None, links, gates, "dense")
+    def fit_weight(self, fit: Fit) -> Matrix:
+        target = fit.least_squares(self.ridge) if self.fit == "least_squares" else fit.matrix
+        part = fit.encode.encode(target, fit.hessian, fit.gates)
+        return Matrix(part, None, fit.link, fit.gates, "dense", fit.matrix.shape[1])
 
     def naive(self) -> Dense:
         return replace(self, fit="copy")

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from modelflex.calibrate import calibrate
-from modelflex.compress import Compression, compress, gates
+from modelflex.compress import Compression, compress
+from modelflex.compress.choices import gates
+from modelflex.compress.links import inner_link
 from modelflex.core.data import Sequences
-from modelflex.core.extension import Moments
+from modelflex.core.extension import Fit, Format, Moments
 from modelflex.core.fixed import Array
 from modelflex.core.model import Layer, Model, check_model
+from modelflex.core.part import FLOAT_BITS, Part
 from modelflex.core.program import Program, Stage, build_program
 from modelflex.core.recipe import Activation, Choice, Recipe, Rule
 from modelflex.core.stats import Stats
-from modelflex.core.tracer import Tracer
-from modelflex.core.weight import Weight, float_weight
+from modelflex.core.tracer import Link, Tracer
+from modelflex.core.weight import Chain, Matrix, Sum, Weight, float_weight
 from modelflex.errors import UserError
 from modelflex.execute.interpret import Execution, run
 from modelflex.registry import ACTIVITIES, CELLS, FORMATS, STRUCTURES, Registry
@@ -112,10 +116,24 @@ def make_moments(matrix: Array, original: Array, held: Array) -> Moments:
     return Moments(c.T @ c / len(c), matrix @ o.T @ c / len(c))
 
 
+def make_fit(
+    matrix: Array,
+    moments: Moments | None,
+    encode: Format,
+    link: Link,
+    gates: int = 1,
+    sample: Array | None = None,
+) -> Fit:
+    """A weight to be compressed; intermediate results are quantised to the bits of `link`."""
+    seen = np.random.default_rng(0).normal(size=(50, matrix.shape[1])) if sample is None else sample
+    inner = partial(inner_link, Activation(link.bits))
+    return Fit(matrix, moments, encode, gates, link, seen, inner)
+
+
 def fits(structure: Any, shape: tuple[int, int]) -> bool:
     """Whether a structure takes a weight of this shape."""
     try:
-        structure.geometries(*shape)
+        structure.plan(*shape)
     except UserError:
         return False
     return True
@@ -183,8 +201,32 @@ def run_weight(weight: Weight, data: Sequences) -> Execution:
     return run(weight_program(weight, int(data.x.shape[1])), data, capture=True)
 
 
-def integer_matrix(weight: Weight) -> Array:
-    """The integers [out, in] that a weight of one product multiplies, int64, from `dense` alone."""
+def as_floats(weight: Weight) -> Weight:
+    """The same map with float values and no input format."""
+    if isinstance(weight, Chain):
+        return Chain(tuple(_float_product(factor) for factor in weight.factors))
+    if isinstance(weight, Sum):
+        terms = (as_floats(term) for term in weight.terms)
+        return Sum(tuple(t for t in terms if isinstance(t, Matrix | Chain)))
+    assert isinstance(weight, Matrix)
+    return _float_product(weight)
+
+
+def _float_product(matrix: Matrix) -> Matrix:
+    stored = Part(
+        matrix.part.value().astype(np.float32),
+        FLOAT_BITS,
+        index=matrix.part.index,
+        index_bits=matrix.part.index_bits,
+    )
+    bias = None
+    if matrix.bias is not None:
+        bias = Part(matrix.bias_value().astype(np.float32), FLOAT_BITS)
+    return replace(matrix, part=stored, own_bias=bias, link=None)
+
+
+def integer_matrix(weight: Matrix) -> Array:
+    """The integers [out, in] that a product multiplies, int64, from `dense` alone."""
     rows = weight.accumulator_scale() / weight.links[-1].step
     codes = weight.dense() / rows[:, None]
     whole = np.rint(codes)

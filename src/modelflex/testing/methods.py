@@ -11,25 +11,27 @@ from typing import Any
 
 import numpy as np
 
+from modelflex.core.bits import pack_codes, unpack_codes
 from modelflex.core.extension import Format, Structure
 from modelflex.core.fixed import FX_ONE, Array, Scale
-from modelflex.core.part import FLOAT_BITS, Part, pack_bias
+from modelflex.core.part import pack_bias
 from modelflex.core.products import STATE_BYTES, bias_bits
 from modelflex.core.recipe import read_config
-from modelflex.core.storage import pack_codes, unpack_codes
-from modelflex.core.tracer import Activity, Link
+from modelflex.core.tracer import Activity, InputSite, Link
 from modelflex.core.weight import Matrix, Weight
 from modelflex.registry import ACTIVITIES, FORMATS, STRUCTURES, Registry
 from modelflex.testing.generators import (
     all_configs,
+    as_floats,
     fits,
     integer_matrix,
+    make_fit,
     make_moments,
     random_sequences,
     run_weight,
     weight_program,
 )
-from modelflex.testing.oracle import Affine, Counts, fx
+from modelflex.testing.oracle import Affine, Counts, affine, fx
 
 GATES = 4
 SHAPES = ((16, 16), (48, 8), (4, 12), (32, 48))
@@ -103,15 +105,16 @@ class FormatSuite(MethodSuite):
             assert part.bits == config.stored_bits
             packed = pack_codes(part)
             assert packed.nbytes == part.code_bytes
-            back = unpack_codes(packed, part.codes.shape, part.bits, part.odd)
-            assert np.array_equal(back, part.codes)
+            back = unpack_codes(packed, part.codes.shape, part.bits, part.grid)
+            assert np.array_equal(back * part.group_factors(), part.codes)
+            assert part.grid.kind == config.grid_kind
 
-    def test_scales_are_counted_before_they_are_made(self, name: str) -> None:
-        """`scale_count` tells the scales that `encode` stores; they are positive."""
+    def test_side_bytes_are_counted_before_they_are_made(self, name: str) -> None:
+        """`side_bytes` tells the scales and tables that `encode` stores; scales are positive."""
         for config, values, hessian in self._cases(name):
             part = config.encode(values, hessian, GATES)
             assert part.scale is not None
-            assert part.scale.mantissa.size == config.scale_count(values.shape[0], GATES)
+            assert part.side_bytes == config.side_bytes(values.shape[0], values.shape[1], GATES)
             assert part.scale.mantissa.size * part.rows_per_scale == values.shape[0]
             assert part.scale.mantissa.min() >= 1
 
@@ -124,9 +127,22 @@ class FormatSuite(MethodSuite):
             if config.stored_bits >= 8:
                 assert lost <= 0.02 * all_lost + 1e-12 or np.all(values == 0)
 
+    def test_masked_codes_are_zero(self, name: str) -> None:
+        """Where the mask is false the code is 0, whatever the grid; the others lie on it."""
+        rng = np.random.default_rng(6)
+        for config, values, hessian in self._cases(name):
+            mask = rng.random(values.shape) < 0.5
+            part = config.encode(values, hessian, GATES, mask)
+            assert not part.codes[~mask].any()
+            levels = part.codes // part.group_factors()
+            rows = part.grid.levels(part.bits)
+            table = np.repeat(rows, values.shape[0] // rows.shape[0], axis=0)
+            on_grid = (levels[:, :, None] == table[:, None, :]).any(axis=2)
+            assert on_grid[mask].all()
+
 
 class StructureSuite(MethodSuite):
-    """What every structure of a single product owes, in every format."""
+    """What every structure owes, in every format."""
 
     registry = STRUCTURES
 
@@ -144,10 +160,10 @@ class StructureSuite(MethodSuite):
                 seen = make_moments(matrix, trace, held) if config.data_aware else None
                 for encode in formats[number % 3 :: 3]:
                     # Scales are shared by rows of the stored array, so its rows must divide.
-                    if config.geometries(*shape)[-1][1].rows % GATES:
+                    if any(p.geometry.rows % GATES for p in config.plan(*shape) if p.gated):
                         continue
                     link = Link(8, Scale.nearest(4 / 128))
-                    weight = config.fit_weight(matrix, seen, encode, GATES, (link,))
+                    weight = config.fit_weight(make_fit(matrix, seen, encode, link, GATES, trace))
                     units = weight.accumulator_scale()
                     bias = pack_bias(
                         rng.normal(size=shape[0]), units, bias_bits(encode.stored_bits)
@@ -160,19 +176,19 @@ class StructureSuite(MethodSuite):
         """Executing `lower(w)` equals `dense(w)·x + bias` in Python integers, bit for bit."""
         rng = np.random.default_rng(2)
         for _, _, weight, matrix in self._weights(name):
-            data = random_sequences(rng, (3, 1), matrix.shape[1])
-            product = weight_program(weight, matrix.shape[1]).products["w/0"]
-            affine = Affine(weight, product.geometry, Counts())
-            wanted = [affine([fx(v) for v in row]) for row in data.x.tolist()]
+            data = random_sequences(rng, (1, 1, 1), matrix.shape[1])
+            products = weight_program(weight, matrix.shape[1]).products
+            wanted = []
+            for row in data.x.tolist():  # each as a sequence of its own
+                counts = {site: Counts() for site in products}
+                wanted.append(affine(weight, products, counts, "w")([fx(v) for v in row]))
             assert (run_weight(weight, data).outputs * FX_ONE).tolist() == wanted
 
     def test_float_lowering_equals_dense_to_rounding(self, name: str) -> None:
         """The same weight with float values and no link multiplies in floats."""
         rng = np.random.default_rng(3)
         for _, _, weight, matrix in self._weights(name):
-            parts = tuple(Part(p.value().astype(np.float32), FLOAT_BITS) for p in weight.parts)
-            bias = Part(weight.bias_value().astype(np.float32), FLOAT_BITS)
-            floats = dataclasses.replace(weight, parts=parts, bias=bias, links=())
+            floats = as_floats(weight)
             data = random_sequences(rng, (5,), matrix.shape[1])
             wanted = data.x.astype(np.float64) @ floats.dense().T + floats.bias_value()
             np.testing.assert_allclose(run_weight(floats, data).outputs, wanted, rtol=0, atol=3e-4)
@@ -181,21 +197,28 @@ class StructureSuite(MethodSuite):
         """Codes, rows, sizes and layout are known before anything is compressed."""
         for config, encode, weight, matrix in self._weights(name):
             assert weight.shape == matrix.shape == weight.dense().shape
-            assert isinstance(weight, Matrix)
-            ((layout, geometry),) = config.geometries(*matrix.shape)
-            product = weight_program(weight, matrix.shape[1]).products["w/0"]
-            assert (product.layout, product.geometry) == (layout, geometry)
-            assert geometry.codes == weight.parts[0].codes.size
-            assert geometry.codes == geometry.units * geometry.unit_codes
-            assert geometry.inputs == geometry.units * geometry.block
-            assert geometry.rows == weight.parts[0].codes.shape[0]
-            assert weight.parts[0].bits == encode.stored_bits
+            products = weight_program(weight, matrix.shape[1]).products
+            planned = config.plan(*matrix.shape)
+            assert len(planned) == len(weight.products) == len(products)
+            for number, (plan, part) in enumerate(zip(planned, weight.parts, strict=True)):
+                product, geometry = products[f"w/{number}"], plan.geometry
+                assert (product.layout, product.geometry) == (plan.layout, geometry)
+                assert geometry.codes == part.codes.size
+                assert geometry.codes == geometry.units * geometry.unit_codes
+                assert geometry.inputs == geometry.units * geometry.block
+                assert geometry.rows == part.codes.shape[0]
+                assert (geometry.index_bits + 7) // 8 == part.index_bytes
+                assert part.bits == encode.stored_bits
+                wide = part.codes.size // part.codes.shape[0]
+                gates = GATES if plan.gated else 1
+                assert part.side_bytes == encode.side_bytes(geometry.rows, wide, gates)
 
     def test_stands_for_the_matrix(self, name: str) -> None:
         """Every configuration is a projection: a matrix that it can hold comes back (16 bits)."""
         fine = FORMATS.get("uniform")(16, "row", "max", "nearest")
         for config, _, weight, _ in self._weights(name):
-            again = config.naive().fit_weight(weight.dense(), None, fine, 1, weight.links)
+            problem = make_fit(weight.dense(), None, fine, weight.links[0])
+            again = config.naive().fit_weight(problem)
             size = np.abs(weight.dense()).max(initial=1e-9)
             np.testing.assert_allclose(again.dense(), weight.dense(), rtol=0, atol=size * 1e-4)
 
@@ -205,29 +228,34 @@ class ActivitySuite(MethodSuite):
 
     registry = ACTIVITIES
 
-    def _weight(self, activity: Activity, bits: int, block: int) -> Weight:
+    def _weight(self, activity: Activity | None, bits: int, block: int) -> Matrix:
         rng = np.random.default_rng(4)
         structure: Any = STRUCTURES.get("circulant")(block, "mean")
         encode = FORMATS.get("uniform")(4, "row", "max", "nearest")
         link = Link(bits, Scale.nearest(4 / 2 ** (bits - 1)), activity)
-        weight: Weight = structure.fit_weight(rng.normal(size=(16, 8)), None, encode, 1, (link,))
+        weight: Matrix = structure.fit_weight(
+            make_fit(rng.normal(size=(16, 8)), None, encode, link)
+        )
         return weight.with_bias(pack_bias(rng.normal(size=16), weight.accumulator_scale(), 8))
 
-    def _runs(self, name: str) -> list[tuple[Activity, Weight, Any, Any, Array, Array]]:
+    def _runs(self, name: str) -> list[tuple[Activity, Matrix, Any, Any, Array, Array]]:
         data = random_sequences(np.random.default_rng(5), (60, 1, 25), 8)
         made = []
         for config in all_configs(ACTIVITIES.get(name)):
-            activity = config.resolve(1.0)
             for bits, block in ((8, 1), (8, 4), (3, 2), (16, 1)):
-                weight = self._weight(activity, bits, block)
-                everything = dataclasses.replace(
-                    weight, links=(dataclasses.replace(weight.links[0], activity=None),)
+                everything = self._weight(None, bits, block)
+                dense, link = run_weight(everything, data), everything.links[0]
+                codes = np.rint(dense.inputs["w/0"] / link.step).astype(np.int16)
+                norms = np.linalg.norm(everything.dense(), axis=0)
+                seen = InputSite(codes, data.lengths, link.step, 1.0, norms, block)
+                activity = config.resolve(seen)
+                held_link = dataclasses.replace(
+                    link, activity=activity, thresholds=config.thresholds(seen)
                 )
-                dense = run_weight(everything, data)
-                step = weight.links[0].step
-                codes = np.rint(dense.inputs["w/0"] / step).astype(np.int16)
-                held, mask = activity.replay(codes, data.lengths, block, step)
+                weight = dataclasses.replace(everything, link=held_link)
+                held, mask = activity.replay(codes, data.lengths, block, held_link)
                 assert held.shape == mask.shape == codes.shape
+                assert (held_link.thresholds is not None) == config.has_thresholds
                 made.append((activity, weight, data, run_weight(weight, data), held, mask))
         return made
 
@@ -257,8 +285,8 @@ class ActivitySuite(MethodSuite):
         """Some setting in the search range changes no result; none changes the accumulated sum's law."""
         neutral = 0
         for _, weight, data, run, _, _ in self._runs(name):
-            link = dataclasses.replace(weight.links[0], activity=None)
-            dense = run_weight(dataclasses.replace(weight, links=(link,)), data)
+            link = dataclasses.replace(weight.links[0], activity=None, thresholds=None)
+            dense = run_weight(dataclasses.replace(weight, link=link), data)
             neutral += bool(np.array_equal(run.outputs, dense.outputs))
         assert neutral >= 1
 
@@ -272,7 +300,7 @@ class ActivitySuite(MethodSuite):
 
     def test_integer_matrix_is_what_multiplies(self, name: str) -> None:
         """The matrix that the checks above use equals the codes of the product, expanded."""
-        weight = self._weight(all_configs(ACTIVITIES.get(name))[0], 8, 4)
+        weight = self._weight(None, 8, 4)
         codes = weight.parts[0].codes
         matrix = integer_matrix(weight)
         for i in range(16):

@@ -20,7 +20,8 @@ from modelflex.core.fixed import Array
 from modelflex.core.layout import Geometry
 from modelflex.core.model import Layer, Model
 from modelflex.core.program import build_program
-from modelflex.core.weight import Weight
+from modelflex.core.tracer import Product
+from modelflex.core.weight import Chain, Matrix, Sum, Weight
 from modelflex.testing.generators import integer_matrix
 
 Vector = list[int]
@@ -132,14 +133,41 @@ class Counts:
     active: int = 0
 
 
+def affine(
+    weight: Weight, products: Mapping[str, Product], counts: Mapping[str, Counts], name: str
+) -> Callable[[Vector], Vector]:
+    """An integer weight as a function of fx numbers; its products are those of the sites name/0, …"""
+    ready = [
+        Affine(matrix, products[f"{name}/{i}"].geometry, counts[f"{name}/{i}"])
+        for i, matrix in enumerate(weight.products)
+    ]
+
+    def apply(form: Weight, v: Vector, first: int) -> Vector:
+        if isinstance(form, Matrix):
+            return ready[first](v)
+        if isinstance(form, Chain):
+            for number in range(len(form.factors)):
+                v = ready[first + number](v)
+            return v
+        assert isinstance(form, Sum)
+        total: Vector = []
+        for term in form.terms:
+            y = apply(term, v, first)
+            total = Integers().add(total, y) if total else y
+            first += len(term.products)
+        return total
+
+    return lambda v: apply(weight, v, 0)
+
+
 class Affine:
-    """One integer weight of one product, with what its activity remembers of this sequence.
+    """One integer product, with what its activity remembers of this sequence.
 
     The activity's own `replay` says which codes the product sees; its result is always computed
     anew as bias + A·x̂, so it cannot drift.
     """
 
-    def __init__(self, weight: Weight, geometry: Geometry, counts: Counts) -> None:
+    def __init__(self, weight: Matrix, geometry: Geometry, counts: Counts) -> None:
         (self.link,) = weight.links
         self.geometry, self.counts = geometry, counts
         self.matrix: list[list[int]] = integer_matrix(weight).tolist()
@@ -178,7 +206,7 @@ class Affine:
             np.array(self.history, np.int16),
             np.array([len(self.history)]),
             self.geometry.block,
-            self.link.step,
+            self.link,
         )
         return held[-1].tolist(), mask[-1].tolist()
 
@@ -202,9 +230,8 @@ def run_integers(model: Model, data: Sequences) -> OracleRun:
         for layer in model.layers:
             params = {}
             for name in layer.weight_shapes:
-                site = f"{name}/0"
-                affine = Affine(model.weights[name], products[site].geometry, result.counts[site])
-                params[name.removeprefix(layer.name + ".")] = affine
+                made = affine(model.weights[name], products, result.counts, name)
+                params[name.removeprefix(layer.name + ".")] = made
             values = run_layer(Integers(), layer, params, values, [0] * layer.units)
         result.outputs += values
     return result

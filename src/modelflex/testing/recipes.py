@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from modelflex.compress import UNNAMED
+from modelflex.compress.choices import UNNAMED
 from modelflex.core.cost import Cost
 from modelflex.core.fixed import Array
 from modelflex.core.platform import Platform
@@ -103,13 +103,21 @@ class RecipeSuite:
         fetched = 0.0
         for site, product in case.program.products.items():
             counts = ran.profile.sites[site]
-            out, columns = product.geometry.out, product.geometry.inputs
-            np.testing.assert_allclose(macs[site] * counts.runs, counts.active * out, rtol=1e-12)
-            weight = case.made.model.weights[product.weight]
+            number, weight = int(site.rsplit("/")[-1]), case.made.model.weights[product.weight]
+            columns, part = product.geometry.inputs, weight.parts[number]
+            terms = part.codes.size
+            if product.layout == "circulant":
+                terms *= part.codes.shape[2]
+            np.testing.assert_allclose(
+                macs[site] * counts.runs, counts.active * terms / columns, rtol=1e-12
+            )
             units = columns // product.geometry.block
-            read = counts.units * weight.parts[0].codes.size / units * weight.parts[0].bits / 8
-            read += counts.runs * weight.parts[0].scale_bytes
-            bias = 0 if weight.bias is None else weight.bias.nbytes
+            held = part.codes.size * part.bits
+            held += 0 if part.index is None else part.index.size * part.index_bits
+            read = counts.units * held / units / 8
+            read += counts.runs * (part.side_bytes + weight.links[number].nbytes)
+            last = number == len(weight.products) - 1
+            bias = weight.bias.nbytes if weight.bias is not None and last else 0
             once = product.link is not None and product.link.activity is not None
             read += bias * (case.data.count if once else counts.runs)
             fetched += read / case.data.steps

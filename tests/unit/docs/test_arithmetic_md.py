@@ -20,7 +20,7 @@ from modelflex.core.model import Layer, Model
 from modelflex.core.part import Part, bias_codes, pack_bias
 from modelflex.core.products import program_table
 from modelflex.core.program import build_program
-from modelflex.core.storage import pack_codes
+from modelflex.core.bits import pack_codes
 from modelflex.core.tracer import Link
 from modelflex.core.weight import Matrix
 from modelflex.errors import UserError

@@ -152,7 +152,7 @@ def _direct(
     bits = table["weight_bits"], table["activation_bits"]
     terms = packed_terms(chip.unit, np.where(sparse, kept, k), active, *bits)
     # Each column gathers inputs of its own, so that no other one needs them again.
-    shared = np.where(table["layout"] == "block_sparse", np.maximum(table["block"], 1), 1)
+    shared = np.maximum(table["shared_rows"], 1)
     words = np.where(sparse, macs / shared, k) * active
     one_sweep = _Bits(
         vectors * words * table["activation_bits"],

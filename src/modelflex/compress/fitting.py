@@ -1,0 +1,235 @@
+"""Compression: Recipe × Model × Stats → Model, with a statement of what was left uncompressed and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from modelflex.compress.choices import (
+    UNNAMED,
+    additive_groups,
+    bias_carriers,
+    choices,
+    gates,
+)
+from modelflex.compress.links import inner_link, make_link, replay, thinned
+from modelflex.compress.reduction import reduce
+from modelflex.core.divergence import divergences, mean_divergence
+from modelflex.core.extension import Fit, Moments
+from modelflex.core.fixed import Array
+from modelflex.core.model import Model
+from modelflex.core.part import pack_bias
+from modelflex.core.products import bias_bits
+from modelflex.core.program import build_program
+from modelflex.core.recipe import Recipe
+from modelflex.core.stats import Stats
+from modelflex.core.weight import Weight
+from modelflex.execute.interpret import Interpreter
+
+
+@dataclass(frozen=True, eq=False)
+class Compression:
+    """A compressed model.
+
+    Attributes:
+        model: the network whose weights stand in their compressed form.
+        coverage: weight → "" where a rule compressed it, else the reason why not.
+        rounds: divergence on the calibration data before and after every recalibration round.
+    """
+
+    model: Model
+    coverage: Mapping[str, str]
+    rounds: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """Moments of what an additive group's products see, their inputs one after another.
+
+    `o` are the original network's inputs [K], `c` those of the compressed network [K′], aligned in
+    time; K′ < K where units were removed.
+    """
+
+    wide: Mapping[str, slice]
+    narrow: Mapping[str, slice]
+    mean_o: Array
+    mean_c: Array
+    cov_c: Array
+    cov_oc: Array
+
+    def blend(self, latest: _Seen, share: float) -> _Seen:
+        """The running mean of moments: `share` of the latest."""
+        return _Seen(
+            self.wide,
+            self.narrow,
+            self.mean_o,
+            (1 - share) * self.mean_c + share * latest.mean_c,
+            (1 - share) * self.cov_c + share * latest.cov_c,
+            (1 - share) * self.cov_oc + share * latest.cov_oc,
+        )
+
+
+def _moments(original: Mapping[str, Array], compressed: Mapping[str, Array]) -> _Seen:
+    """Moments of the aligned traces [steps, in] of a group's weights."""
+    o, c = (np.hstack(list(t.values())).astype(np.float64) for t in (original, compressed))
+    mean_o, mean_c = o.mean(axis=0), c.mean(axis=0)
+    o, c = o - mean_o, c - mean_c
+    wide, narrow = _slices(original), _slices(compressed)
+    return _Seen(wide, narrow, mean_o, mean_c, c.T @ c / len(c), o.T @ c / len(c))
+
+
+def _slices(traces: Mapping[str, Array]) -> dict[str, slice]:
+    """Where the columns of each trace stand when they are put side by side."""
+    ends = np.cumsum([trace.shape[1] for trace in traces.values()]).tolist()
+    return {
+        name: slice(end - trace.shape[1], end)
+        for (name, trace), end in zip(traces.items(), ends, strict=True)
+    }
+
+
+Group = tuple[str, ...]
+
+
+class _Compressor:
+    """One recipe applied to one model, round by round."""
+
+    def __init__(self, model: Model, recipe: Recipe, stats: Stats) -> None:
+        self.model, self.stats = model, stats
+        self.chosen = choices(model, recipe)
+        self.gates = gates(model)
+        self.groups = additive_groups(model)
+        self.carriers = bias_carriers(model, self.chosen)
+        self.reduced = reduce(model, recipe, stats)
+        self.wanted = {n: self.reduced.kept_rows(n) for n in model.weights}
+        self.matrices = {n: self.reduced.matrix(n) for n in model.weights}
+        self.blocks = {
+            n: c.structure.plan(*self.matrices[n].shape)[0].geometry.block
+            for n, c in self.chosen.items()
+        }
+        self.links = {
+            n: make_link(c, self.reduced.sites[n], self.matrices[n], self.blocks[n])
+            for n, c in self.chosen.items()
+        }
+        self.aware = [g for g in self.groups if any(self.chosen[n].data_aware for n in g)]
+
+    def moments(self, inputs: Mapping[str, Array]) -> dict[Group, _Seen]:
+        """Moments of every group with a data-aware weight, given what each product sees."""
+        return {
+            group: _moments(
+                {n: self.stats.sites[n].trace for n in group}, {n: inputs[n] for n in group}
+            )
+            for group in self.aware
+        }
+
+    def fit(
+        self, seen: Mapping[Group, _Seen], before: Mapping[str, Array], inputs: Mapping[str, Array]
+    ) -> Model:
+        """Compress all weights, the data-aware ones by the moments of what they see.
+
+        Args:
+            before: the matrices that stood for the weights in the round before.
+            inputs: what each product sees.
+        """
+        weights: dict[str, Weight] = {}
+        for group in self.groups:
+            weights |= self._fit_group(group, seen.get(group), before, inputs)
+        return self.reduced.model.with_weights(weights)
+
+    def _fit_group(
+        self,
+        group: Group,
+        seen: _Seen | None,
+        before: Mapping[str, Array],
+        inputs: Mapping[str, Array],
+    ) -> dict[str, Weight]:
+        """Fit the largest weight first; each is fitted to what the sum of the group still lacks."""
+        stand = {n: before[n] for n in group}
+        weights: dict[str, Weight] = {}
+        for name in sorted(group, key=lambda n: -self.matrices[n].size):
+            choice, needs = self.chosen[name], None
+            if seen is not None and choice.data_aware:
+                needs = self._needs(name, group, seen, stand)
+            problem = Fit(
+                self.matrices[name],
+                needs,
+                choice.format,
+                self.gates[name],
+                self.links[name],
+                thinned(inputs[name]),
+                partial(inner_link, choice.activation),
+            )
+            weights[name] = choice.structure.fit_weight(problem)
+            stand[name] = weights[name].dense()
+        holder = next((n for n in group if self.carriers[n]), None)
+        if holder is not None:
+            bias = np.sum(
+                [self.model.weights[n].bias_value()[self.reduced.rows[n]] for n in group], axis=0
+            )
+            if seen is not None:
+                for name in group:
+                    bias += self.wanted[name] @ seen.mean_o[seen.wide[name]]
+                    bias -= stand[name] @ seen.mean_c[seen.narrow[name]]
+            bits = bias_bits(self.chosen[holder].format.stored_bits)
+            units = weights[holder].accumulator_scale()
+            weights[holder] = weights[holder].with_bias(pack_bias(bias, units, bits))
+        return {name: weights[name] for name in group}
+
+    def _needs(self, name: str, group: Group, seen: _Seen, stand: Mapping[str, Array]) -> Moments:
+        """What the weight `name` is fitted to: the group's original sum less its partners' products."""
+        own = seen.narrow[name]
+        target = sum(self.wanted[n] @ seen.cov_oc[seen.wide[n], own] for n in group)
+        for partner in group:
+            if partner != name:
+                target = target - stand[partner] @ seen.cov_c[seen.narrow[partner], own]
+        return Moments(seen.cov_c[own, own], np.asarray(target))
+
+    def replayed(self) -> dict[str, Array]:
+        """The first guess of what each product sees: the encoders run over the original trace."""
+        return {
+            name: replay(self.links[name], self.reduced.sites[name], self.blocks[name])[0]
+            for name in self.model.weights
+        }
+
+    def observed(self, model: Model) -> tuple[dict[str, Array], float]:
+        """Run a compressed network: what each product sees, and its divergence on calibration data."""
+        run = Interpreter(build_program(model)).run(self.stats.sequences, capture=True)
+        rows = divergences(model.output, self.stats.outputs, run.outputs)
+        inputs = {name: run.inputs[f"{name}/0"] for name in model.weights}
+        return inputs, mean_divergence(model.output, rows)
+
+
+def compress(model: Model, recipe: Recipe, stats: Stats) -> Compression:
+    """Apply a recipe without retraining.
+
+    Data-aware choices are first fitted to the original network's own trace, replayed through the
+    quantisers and encoders. Each of the recipe's recalibration rounds then runs the compressed
+    network, captures what its products really see, and fits again to the moments pooled over all
+    rounds so far (fitting to the latest alone oscillates); the best round by divergence on the
+    calibration data is kept.
+
+    Raises:
+        UserError: a choice does not fit its weight, or a rule decides for no weight.
+    """
+    work = _Compressor(model, recipe, stats)
+    coverage = {n: "" if recipe.choice(n) is not None else UNNAMED for n in model.weights}
+    inputs = work.replayed()
+    candidate = work.fit(work.moments(inputs), work.matrices, inputs)
+    if recipe.recalibrate == 0 or not work.aware:
+        return Compression(candidate, coverage, ())
+    inputs, least = work.observed(candidate)
+    pooled = work.moments(inputs)
+    best, rounds = candidate, [least]
+    for number in range(1, recipe.recalibrate + 1):
+        before = {n: w.dense() for n, w in candidate.weights.items()}
+        candidate = work.fit(pooled, before, inputs)
+        inputs, divergence = work.observed(candidate)
+        rounds.append(divergence)
+        if divergence < least:
+            best, least = candidate, divergence
+        if number < recipe.recalibrate:
+            latest = work.moments(inputs)
+            pooled = {g: pooled[g].blend(latest[g], 1 / (number + 1)) for g in pooled}
+    return Compression(best, coverage, tuple(rounds))

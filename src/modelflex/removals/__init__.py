@@ -1,0 +1,1 @@
+"""Removals of hidden units, one a file: which units of a recurrent layer stay."""
