@@ -126,7 +126,7 @@ def load_seed(number: int, config: Config) -> Seed:
     validation = _sequences(parts.validation)
     name, options = config.platform
     platform: Platform = PLATFORMS.get(name).from_config(options)
-    stats = calibrate(model, _sequences(parts.train), None, config.search.seed)
+    stats = calibrate(model, _sequences(parts.train), config.data.draw, config.search.seed)
     original, profile = run_network(model, validation)
     problem = Problem(
         model, stats, validation, original, make_task(config.task.kind), config.search.seed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from modelflex.core.data import Sequences
+from modelflex.core.data import Draw, Sequences
 from modelflex.core.fixed import FX_BITS
 from modelflex.core.model import Model
 from modelflex.core.program import build_program
@@ -14,6 +14,7 @@ from modelflex.execute.interpret import Interpreter
 
 FX_RANGE = 2.0 ** (31 - FX_BITS)
 SMALLEST_PEAK = 2.0**-9
+ALL = Draw()
 
 
 def check_range(sequences: Sequences, where: str) -> None:
@@ -29,22 +30,19 @@ def check_range(sequences: Sequences, where: str) -> None:
         )
 
 
-def calibrate(model: Model, sequences: Sequences, limit: int | None = None, seed: int = 0) -> Stats:
+def calibrate(model: Model, sequences: Sequences, draw: Draw = ALL, seed: int = 0) -> Stats:
     """Run the uncompressed network and keep the input of every weight.
 
     Args:
-        limit: use at most so many sequences, drawn with `seed`.
+        draw: which of the sequences are used, and whether they are varied.
+        seed: of the draw.
 
     Raises:
         UserError: the model is already compressed, or an input of a weight never differs from zero.
     """
     if model.numeric != "float":
         raise UserError(f"model '{model.name}' is already compressed", "the uncompressed model")
-    if limit is not None and limit < 1:
-        raise UserError(f"calibration_limit is {limit}", "at least 1, or none")
-    if limit is not None and limit < sequences.count:
-        chosen = np.random.default_rng(seed).choice(sequences.count, limit, replace=False)
-        sequences = sequences.take(np.sort(chosen))
+    sequences = draw.apply(sequences, seed)
     run = Interpreter(build_program(model)).run(sequences, capture=True)
     once = {layer.name for layer in model.layers if layer.reads == "last"}
     sites = {}

@@ -16,7 +16,7 @@ from modelflex.compress import (
     make_link,
     replayed_density,
 )
-from modelflex.core.data import Sequences
+from modelflex.core.data import Draw, Sequences
 from modelflex.core.model import Model
 from modelflex.core.program import build_program
 from modelflex.core.recipe import Activation, Choice, Recipe, Rule
@@ -192,10 +192,10 @@ def test_calibration_refuses_what_it_cannot_use() -> None:
 def test_calibration_draws_sequences_with_the_seed() -> None:
     model, _ = problem()
     data = random_sequences(np.random.default_rng(3), [3] * 20, 8)
-    drawn = [calibrate(model, data, 5, seed).sequences for seed in (1, 1, 2)]
+    drawn = [calibrate(model, data, Draw(5), seed).sequences for seed in (1, 1, 2)]
     assert drawn[0].digest == drawn[1].digest != drawn[2].digest
     assert drawn[0].count == 5
-    assert calibrate(model, data, 50).sequences.count == 20
+    assert calibrate(model, data, Draw(50)).sequences.count == 20
 
 
 def test_calibration_traces_are_the_inputs_of_every_weight() -> None:

@@ -8,6 +8,43 @@ from dataclasses import dataclass
 import numpy as np
 
 from modelflex.core.fixed import Array
+from modelflex.errors import UserError
+
+MAX_COPIES = 1000
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What calibration uses of the recordings that there are.
+
+    Attributes:
+        limit: at most so many of them, drawn with the seed; None for all.
+        copies: how many times they are repeated with noise (what the weights see of few recordings
+            spans too little of what they will see).
+        noise: standard deviation of that noise, in standard deviations of each input.
+    """
+
+    limit: int | None = None
+    copies: int = 0
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise UserError(f"calibration_limit is {self.limit}", "at least 1, or none")
+        if not 0 <= self.copies <= MAX_COPIES:
+            raise UserError(f"calibration_copies is {self.copies}", f"0 … {MAX_COPIES}")
+        if not 0 <= self.noise < float("inf") or (self.copies > 0) != (self.noise > 0):
+            raise UserError(
+                f"calibration_noise is {self.noise} for {self.copies} copies",
+                "both above zero, or both zero",
+            )
+
+    def apply(self, sequences: Sequences, seed: int) -> Sequences:
+        """The recordings to calibrate on."""
+        if self.limit is not None and self.limit < sequences.count:
+            chosen = np.random.default_rng(seed).choice(sequences.count, self.limit, replace=False)
+            sequences = sequences.take(np.sort(chosen))
+        return sequences.varied(self.copies, self.noise, seed) if self.copies else sequences
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +84,18 @@ class Sequences:
         if y is not None:
             y = y[rows] if y.shape[0] == self.x.shape[0] != self.count else y[indices]
         return Sequences(self.x[rows], self.lengths[indices], y)
+
+    def varied(self, copies: int, noise: float, seed: int) -> Sequences:
+        """The recordings, followed by `copies` of all of them with Gaussian noise.
+
+        Args:
+            noise: standard deviation, in standard deviations of each input.
+        """
+        rng = np.random.default_rng(seed)
+        size = (noise * self.x.std(axis=0)).astype(np.float32)
+        more = [self.x + size * rng.standard_normal(self.x.shape, np.float32) for _ in range(copies)]
+        y = None if self.y is None else np.concatenate([self.y] * (copies + 1))
+        return Sequences(np.concatenate([self.x, *more]), np.tile(self.lengths, copies + 1), y)
 
     @property
     def digests(self) -> list[bytes]:

@@ -11,7 +11,8 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from modelflex.calibrate import calibrate
+from modelflex.calibrate import ALL, calibrate
+from modelflex.core.data import Draw
 from modelflex.core.fixed import Array
 from modelflex.core.model import Model
 from modelflex.core.recipe import read_config
@@ -57,7 +58,7 @@ def search(
     seed: int = 0,
     workers: int = 0,
     exhaustive: bool = False,
-    calibration_limit: int | None = None,
+    draw: Draw = ALL,
     out: str | os.PathLike[str] | None = None,
     tell: Tell = lambda _: None,
 ) -> Result:
@@ -73,6 +74,7 @@ def search(
         platform: a family's name, or a table {"name": …, options}.
         limits, objective, space: as in the configuration file; `space` may also be a list of recipes.
         workers: processes; 0 means one a core.
+        draw: which of the calibration sequences are used, and whether they are varied.
         out: folder for the study, artefact and report; the same call continues what it holds.
         tell: called with the progress.
 
@@ -94,7 +96,7 @@ def search(
             read_objective(objective or {}),
             space,
             seed,
-            calibration_limit,
+            draw,
         )
         return _run(setting, None if out is None else Path(out), workers, exhaustive, None, tell)
 

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from modelflex.calibrate import calibrate, check_range
-from modelflex.core.data import Sequences
+from modelflex.core.data import Draw, Sequences
 from modelflex.core.model import Model
 from modelflex.core.platform import Platform
 from modelflex.core.recipe import Recipe
@@ -56,7 +56,7 @@ def prepare(
     objective: Objective,
     space: Any,
     seed: int,
-    calibration_limit: int | None,
+    draw: Draw,
     known: Mapping[str, Any] | None = None,
 ) -> Setting:
     """Check that everything fits together, calibrate, run the baseline and price the space.
@@ -86,7 +86,7 @@ def prepare(
             check_range(data, name)
     recipes = _space(space, model)
     platform: Platform = PLATFORMS.get(target[0]).from_config(target[1])
-    stats = calibrate(model, calibration, calibration_limit, seed)
+    stats = calibrate(model, calibration, draw, seed)
     original, profile = run_network(model, validation)
     problem = Problem(model, stats, validation, original, kind, seed)
     if known is not None and known["problem"] != problem.key:
@@ -164,7 +164,7 @@ def from_config(config: Config, known: Mapping[str, Any] | None = None) -> Setti
         config.objective,
         config.space,
         config.search.seed,
-        data.calibration_limit,
+        data.draw,
         known,
     )
 

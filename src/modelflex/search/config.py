@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, with_config
 
+from modelflex.core.data import Draw
 from modelflex.core.files import read_text
 from modelflex.core.recipe import read_config
 from modelflex.errors import UserError, nearest
@@ -42,13 +43,23 @@ class DataConfig:
         calibration: what the methods are fitted to (training sequences; labels are not used).
         validation: held-out sequences on which quality is measured and the recipe chosen.
         test: scored once, after the choice.
-        calibration_limit: use at most so many calibration sequences, drawn with the seed.
+        calibration_limit, calibration_copies, calibration_noise: see `core.data.Draw`.
     """
 
     calibration: str
     validation: str
     test: str | None = None
     calibration_limit: int | None = None
+    calibration_copies: int = 0
+    calibration_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.draw  # noqa: B018 - refuses what it cannot draw
+
+    @property
+    def draw(self) -> Draw:
+        """Which calibration sequences are used."""
+        return Draw(self.calibration_limit, self.calibration_copies, self.calibration_noise)
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -135,11 +146,11 @@ def parse_config(raw: Mapping[str, Any], base: Path) -> Config:
     data = _read(DataConfig, raw, "data")
     return Config(
         model=replace(model, path=_path(model.path, base, "model.path")),
-        data=DataConfig(
-            _path(data.calibration, base, "data.calibration"),
-            _path(data.validation, base, "data.validation"),
-            None if data.test is None else _path(data.test, base, "data.test"),
-            data.calibration_limit,
+        data=replace(
+            data,
+            calibration=_path(data.calibration, base, "data.calibration"),
+            validation=_path(data.validation, base, "data.validation"),
+            test=None if data.test is None else _path(data.test, base, "data.test"),
         ),
         task=_read(TaskConfig, raw, "task"),
         platform=platform_options(raw.get("platform", {}), base),
