@@ -1,7 +1,8 @@
-"""Train the LSTM of the JapaneseVowels example and export it (needs torch and safetensors).
+"""Train a network of the JapaneseVowels example and export it (needs torch).
 
-    python examples/japanese_vowels/train.py --seed 0            # 128 units, exported to weights/
-    python examples/japanese_vowels/train.py --seed 0 --units 20 # a small control, only reported
+    python examples/japanese_vowels/train.py --seed 0             # LSTM-128, exported to weights/
+    python examples/japanese_vowels/train.py --seed 0 --cell gru  # GRU-128
+    python examples/japanese_vowels/train.py --seed 0 --units 20 [--export-to FOLDER]  # a control
 
 The seed decides the split (see prepare.make_split) and every random number of the training. The 63
 held-out sequences take no part in it: the number of epochs is fixed, so they do not even stop it.
@@ -12,16 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import safetensors.numpy
 import torch
 from prepare import (
     COEFFICIENTS,
@@ -39,6 +36,20 @@ from prepare import (
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 
+sys.path.insert(0, str(HERE.parent))
+from _training import (
+    Floats,
+    Tensors,
+    check_logits,
+    dense_tensors,
+    recurrent_tensors,
+    reference_dense,
+    reference_gru,
+    reference_lstm,
+    versions,
+    write_model,
+)
+
 EPOCHS = 150
 BATCH = 23  # 207 = 9 batches of 23
 LEARNING_RATE = 6e-3
@@ -48,17 +59,17 @@ INPUT_DROPOUT = 0.1
 HIDDEN_DROPOUT = 0.3
 LABEL_SMOOTHING = 0.05
 MAX_GRADIENT_NORM = 1.0
-EXPORT_TOLERANCE = 1e-4  # largest difference of a logit between torch and the exported tensors
+UNITS = 128
+CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
 
-Tensors = dict[str, npt.NDArray[np.float32]]
 
+class SpeakerNetwork(nn.Module):
+    """One recurrent layer whose last valid hidden state feeds a dense layer of 9 logits."""
 
-class SpeakerLstm(nn.Module):
-    """One LSTM layer whose last valid hidden state feeds a dense layer of 9 logits."""
-
-    def __init__(self, units: int) -> None:
+    def __init__(self, kind: str, units: int) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(COEFFICIENTS, units, batch_first=True)
+        self.kind = kind
+        self.cell = CELLS[kind](COEFFICIENTS, units, batch_first=True)
         self.head = nn.Linear(units, SPEAKERS)
         self.input_dropout = nn.Dropout(INPUT_DROPOUT)
         self.hidden_dropout = nn.Dropout(HIDDEN_DROPOUT)
@@ -70,7 +81,8 @@ class SpeakerLstm(nn.Module):
         packed = pack_padded_sequence(
             self.input_dropout(x), lengths, batch_first=True, enforce_sorted=False
         )
-        _, (hidden, _) = self.lstm(packed)
+        _, state = self.cell(packed)
+        hidden = state[0] if self.kind == "lstm" else state
         logits: torch.Tensor = self.head(self.hidden_dropout(hidden[-1]))
         return logits
 
@@ -82,10 +94,10 @@ def to_padded(data: Ragged) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return padded, torch.from_numpy(data.lengths), torch.from_numpy(data.y)
 
 
-def train(data: Ragged, units: int, seed: int) -> SpeakerLstm:
+def train(data: Ragged, kind: str, units: int, seed: int) -> SpeakerNetwork:
     """Train on `data` only, for a fixed number of epochs with a cosine learning rate."""
     torch.manual_seed(seed)
-    model = SpeakerLstm(units)
+    model = SpeakerNetwork(kind, units)
     x, lengths, y = to_padded(data)
     optimiser = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, EPOCHS)
@@ -101,7 +113,7 @@ def train(data: Ragged, units: int, seed: int) -> SpeakerLstm:
 
 
 @torch.no_grad()
-def evaluate(model: SpeakerLstm, data: Ragged) -> dict[str, float]:
+def evaluate(model: SpeakerNetwork, data: Ragged) -> dict[str, float]:
     """Accuracy (fraction) and mean negative log-likelihood (nats)."""
     x, lengths, y = to_padded(data)
     logits = model(x, lengths)
@@ -111,81 +123,40 @@ def evaluate(model: SpeakerLstm, data: Ragged) -> dict[str, float]:
     }
 
 
-def export_tensors(model: SpeakerLstm) -> Tensors:
-    """Return the weights by name; gate rows in torch's order i, f, g, o; the two biases added."""
-    state = {
-        name: np.ascontiguousarray(value.numpy(), dtype=np.float32)
-        for name, value in model.state_dict().items()
-    }
-    return {
-        "lstm0.w_x": state["lstm.weight_ih_l0"],
-        "lstm0.w_h": state["lstm.weight_hh_l0"],
-        "lstm0.w_x.bias": state["lstm.bias_ih_l0"] + state["lstm.bias_hh_l0"],
-        "head.w": state["head.weight"],
-        "head.w.bias": state["head.bias"],
-    }
+def export_tensors(model: SpeakerNetwork) -> Tensors:
+    """Return the weights by the exported names."""
+    return {**recurrent_tensors(model.cell, model.kind), **dense_tensors(model.head)}
 
 
-def reference_logits(tensors: Tensors, data: Ragged) -> npt.NDArray[np.float64]:
-    """Logits [N, 9] of the exported tensors by the LSTM's equations, one sequence at a time.
-
-    Hochreiter and Schmidhuber 1997 with the forget gate of Gers et al. 2000, float64.
-    """
-    w = {name: value.astype(np.float64) for name, value in tensors.items()}
-
-    def sigmoid(a: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return 1 / (1 + np.exp(-a))
-
-    rows = []
-    for frames in np.split(data.x, np.cumsum(data.lengths)[:-1]):
-        h = c = np.zeros(w["lstm0.w_h"].shape[1])
-        for frame in frames:
-            gates = w["lstm0.w_x"] @ frame + w["lstm0.w_h"] @ h + w["lstm0.w_x.bias"]
-            i, f, g, o = np.split(gates, 4)
-            c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-            h = sigmoid(o) * np.tanh(c)
-        rows.append(w["head.w"] @ h + w["head.w.bias"])
-    return np.stack(rows)
+def reference_logits(kind: str, tensors: Tensors, data: Ragged) -> Floats:
+    """Logits [N, 9] of the exported tensors by the cell's equations, one sequence at a time."""
+    reference = {"lstm": reference_lstm, "gru": reference_gru}[kind]
+    sequences = np.split(data.x, np.cumsum(data.lengths)[:-1])
+    hidden = [reference(tensors, f"{kind}0", frames)[-1] for frames in sequences]
+    return reference_dense(tensors, "head", np.stack(hidden))
 
 
-def check_export(model: SpeakerLstm, tensors: Tensors, data: Ragged) -> float:
+def check_export(model: SpeakerNetwork, tensors: Tensors, data: Ragged) -> float:
     """Largest difference of a logit between torch and the tensors; raises if over tolerance."""
     x, lengths, _ = to_padded(data)
     with torch.no_grad():
         expected = model(x, lengths).double().numpy()
-    difference = float(np.abs(reference_logits(tensors, data) - expected).max())
-    if not difference <= EXPORT_TOLERANCE:
-        raise RuntimeError(f"exported logits differ from torch's by {difference:.2e}")
-    return difference
+    return check_logits(expected, reference_logits(model.kind, tensors, data))
 
 
-def export(folder: Path, tensors: Tensors, units: int, meta: dict[str, Any]) -> None:
-    """Write model.safetensors and model.json into `folder`."""
-    lstm = {"name": "lstm0", "kind": "lstm", "inputs": COEFFICIENTS, "units": units}
-    head = {"name": "head", "kind": "dense", "inputs": units, "units": SPEAKERS, "reads": "last"}
-    description = {
-        "schema": "modelflex.model/1",
-        "name": f"japanese_vowels_lstm{units}",
-        "layers": [lstm, head],
-        "output": "logits",
-        "meta": meta,
-    }
-    temporary = folder / "model.tmp"
-    temporary.write_bytes(safetensors.numpy.save(tensors))
-    os.replace(temporary, folder / "model.safetensors")
-    temporary.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / "model.json")
+def layers(kind: str, units: int) -> list[dict[str, Any]]:
+    """The layers as model.json describes them."""
+    return [
+        {"name": f"{kind}0", "kind": kind, "inputs": COEFFICIENTS, "units": units},
+        {"name": "head", "kind": "dense", "inputs": units, "units": SPEAKERS, "reads": "last"},
+    ]
 
 
 def training_record(seed: int, official: tuple[Ragged, Ragged]) -> dict[str, Any]:
     """Return what repeats the training: seed, versions, data digests, settings."""
     return {
         "seed": seed,
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
+        "versions": versions(),
         "data_sha256": {"train": official[0].sha256(), "test": official[1].sha256()},
         "training": {
             "epochs": EPOCHS,
@@ -202,9 +173,11 @@ def training_record(seed: int, official: tuple[Ragged, Ragged]) -> dict[str, Any
 
 def main() -> int:
     """Command line; returns the exit code (2 for bad input)."""
-    parser = argparse.ArgumentParser(description="Train the LSTM of the JapaneseVowels example.")
+    parser = argparse.ArgumentParser(description="Train a network of the JapaneseVowels example.")
     parser.add_argument("--seed", type=int, default=0, help="seed of the split and the training")
-    parser.add_argument("--units", type=int, default=128, help="hidden units (export: 128 only)")
+    parser.add_argument("--cell", choices=sorted(CELLS), default="lstm")
+    parser.add_argument("--units", type=int, default=UNITS, help="hidden units")
+    parser.add_argument("--export-to", type=Path, help="folder of models, also for other sizes")
     options = parser.parse_args()
     torch.set_num_threads(min(2, torch.get_num_threads()))
     started = time.perf_counter()
@@ -215,19 +188,30 @@ def main() -> int:
         return 2
     split = make_split(official[0], options.seed)
     parts: Parts = apply_split(split, *official)
-    model = train(parts.train, options.units, options.seed)
+    model = train(parts.train, options.cell, options.units, options.seed)
     scores = {name: evaluate(model, data) for name, data in parts._asdict().items()}
-    print(f"seed {options.seed}, {options.units} units: {json.dumps(scores)}")
-    if options.units == 128:
+    print(f"seed {options.seed}, {options.units} {options.cell} units: {json.dumps(scores)}")
+    folder = export_folder(options.export_to, options.cell, options.units, options.seed)
+    if folder is not None:
         tensors = export_tensors(model)
         difference = check_export(model, tensors, parts.validation)
-        folder = split_path(options.seed).parent
-        folder.mkdir(parents=True, exist_ok=True)
-        write_split(split, folder / "split.json")
-        export(folder, tensors, 128, {**training_record(options.seed, official), "scores": scores})
-        print(f"wrote {folder.relative_to(HERE)}; largest difference of a logit {difference:.1e}")
+        meta = {**training_record(options.seed, official), "scores": scores}
+        name = f"japanese_vowels_{options.cell}{options.units}"
+        write_model(folder, name, layers(options.cell, options.units), tensors, meta)
+        if folder == split_path(options.seed).parent:  # every model of a seed uses its split
+            write_split(split, folder / "split.json")
+        print(f"wrote {folder}; largest difference of a logit {difference:.1e}")
     print(f"{time.perf_counter() - started:.0f} s")
     return 0
+
+
+def export_folder(root: Path | None, cell: str, units: int, seed: int) -> Path | None:
+    """Where a model goes: weights/ for the example's size, nowhere for another without a root."""
+    if root is None and units != UNITS:
+        return None
+    size = "" if units == UNITS else f"units{units}_"
+    kind = "" if cell == "lstm" else f"{cell}_"
+    return (root or split_path(seed).parents[1]) / f"{size}{kind}seed{seed}"
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from modelflex.core.data import Sequences
 from modelflex.errors import UserError
 
 sys.path.insert(0, str(HERE.parent))
-from _training import (  # noqa: E402
+from _training import (
     Floats,
     Tensors,
     check_logits,

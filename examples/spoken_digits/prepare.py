@@ -56,9 +56,7 @@ def load_clips() -> dict[str, npt.NDArray[np.generic]]:
         raise UserError(f"cannot read {path}: {error}", ORIGIN) from None
 
 
-def split_indices(
-    index: Indices, speakers: Indices, held_out: int | None
-) -> dict[str, Indices]:
+def split_indices(index: Indices, speakers: Indices, held_out: int | None) -> dict[str, Indices]:
     """Clip numbers of train, validation and test, ascending and disjoint.
 
     Args:

@@ -27,7 +27,7 @@ from modelflex.core.data import Sequences
 from modelflex.errors import UserError
 
 sys.path.insert(0, str(HERE.parent))
-from _training import (  # noqa: E402
+from _training import (
     Floats,
     Tensors,
     check_logits,
@@ -90,7 +90,9 @@ class DigitLstm(nn.Module):
         return [
             {"name": f"lstm{i}", "kind": "lstm", "inputs": sizes[i], "units": sizes[i + 1]}
             for i in range(2)
-        ] + [{"name": "head", "kind": "dense", "inputs": sizes[2], "units": DIGITS, "reads": "last"}]
+        ] + [
+            {"name": "head", "kind": "dense", "inputs": sizes[2], "units": DIGITS, "reads": "last"}
+        ]
 
 
 def padded(data: Sequences) -> Batch:
