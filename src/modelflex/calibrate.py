@@ -10,10 +10,13 @@ from modelflex.core.model import Model
 from modelflex.core.program import build_program
 from modelflex.core.stats import SiteStats, Stats
 from modelflex.errors import UserError
+from modelflex.execute.gradients import importances
 from modelflex.execute.interpret import Interpreter
 
 FX_RANGE = 2.0 ** (31 - FX_BITS)
 SMALLEST_PEAK = 2.0**-9
+GRADIENT_STEPS = 5000
+"""Time steps over which gradients are taken: enough for mean squares, and a second or two at most."""
 ALL = Draw()
 
 
@@ -43,7 +46,9 @@ def calibrate(model: Model, sequences: Sequences, draw: Draw = ALL, seed: int = 
     if model.numeric != "float":
         raise UserError(f"model '{model.name}' is already compressed", "the uncompressed model")
     sequences = draw.apply(sequences, seed)
-    run = Interpreter(build_program(model)).run(sequences, capture=True)
+    program = build_program(model)
+    run = Interpreter(program).run(sequences, capture=True)
+    found = importances(program, _some(sequences, GRADIENT_STEPS), model.output, seed)
     once = {layer.name for layer in model.layers if layer.reads == "last"}
     sites = {}
     for site, trace in run.inputs.items():
@@ -63,6 +68,17 @@ def calibrate(model: Model, sequences: Sequences, draw: Draw = ALL, seed: int = 
             )
         lengths = np.ones(trace.shape[0], np.int64) if single else sequences.lengths
         std = float(np.sqrt(np.mean(np.var(trace, axis=0, dtype=np.float64))))
-        importance = np.ones(model.weights[name].shape[0])
-        sites[name] = SiteStats(trace, lengths, std, peak, importance)
+        sites[name] = SiteStats(trace, lengths, std, peak, found[site])
     return Stats(sequences, run.outputs, sites)
+
+
+def _some(sequences: Sequences, steps: int) -> Sequences:
+    """Evenly spaced sequences of at most about `steps` in all; a single longer one is cut."""
+    if sequences.steps <= steps:
+        return sequences
+    count = max(1, int(steps / sequences.mean_length))
+    chosen = sequences.take(np.unique(np.linspace(0, sequences.count - 1, count).astype(int)))
+    if chosen.steps <= 2 * steps:
+        return chosen
+    first = min(int(chosen.lengths[0]), steps)
+    return Sequences(chosen.x[:first], np.array([first]))
