@@ -64,44 +64,66 @@ void mf_sigmoid_array(const int32_t *x, size_t n, const int32_t *table, int32_t 
     }
 }
 
-static uint8_t encode_block(const int16_t *x, const int16_t *x_hat, size_t n, int32_t threshold,
-                            int32_t *delta, int16_t *sent) {
-    int32_t largest = 0;
+/* The codes that are sent, if they are: beyond x by overshoot / 2^8 of the change, clamped to a code. */
+typedef struct {
+    int32_t overshoot, low, high;
+} mf_aim;
+
+static inline int32_t aimed(int32_t x, int32_t change, int32_t theta, mf_aim aim) {
+    const int32_t sign = change >> 31; /* 0 or -1 */
+    const int32_t magnitude = (change ^ sign) - sign, least = magnitude < theta ? magnitude : theta;
+    const int32_t beyond = (least * aim.overshoot) >> 8, v = x + ((beyond ^ sign) - sign);
+    const int32_t raised = v < aim.low ? aim.low : v;
+    return raised > aim.high ? aim.high : raised;
+}
+
+static inline int moved(int32_t change, int32_t theta) {
+    return (change < 0 ? -change : change) >= (theta > 1 ? theta : 1); /* 0 is never sent. */
+}
+
+static uint8_t encode_block(const int16_t *x, const int16_t *x_hat, size_t n, int32_t theta,
+                            mf_aim aim, int32_t *delta, int16_t *sent) {
+    int send = 0;
     for (size_t i = 0; i < n; i++) {
-        const int32_t d = x[i] - x_hat[i], magnitude = d < 0 ? -d : d;
-        largest = magnitude > largest ? magnitude : largest;
+        send |= moved(x[i] - x_hat[i], theta);
     }
-    const int send = largest >= threshold;
     for (size_t i = 0; i < n; i++) {
-        delta[i] = send ? x[i] - x_hat[i] : 0;
-        sent[i] = send ? x[i] : x_hat[i];
+        const int32_t old = x_hat[i], new = send ? aimed(x[i], x[i] - old, theta, aim) : old;
+        delta[i] = new - old;
+        sent[i] = (int16_t)new;
     }
     return (uint8_t)send;
 }
 
-/* Blocks of one element, without branches. */
-static void encode_elements(const int16_t *x, const int16_t *x_hat, size_t n, int32_t threshold,
-                            int32_t *delta, uint8_t *mask, int16_t *sent) {
+/* A row of blocks of one element, without branches. */
+static void encode_elements(const int16_t *x, const int16_t *x_hat, size_t n, const int32_t *theta,
+                            mf_aim aim, int32_t *delta, uint8_t *mask, int16_t *sent) {
     for (size_t i = 0; i < n; i++) {
-        const int32_t d = x[i] - x_hat[i], magnitude = d < 0 ? -d : d;
-        const int send = magnitude >= threshold;
-        delta[i] = send ? d : 0;
-        sent[i] = send ? x[i] : x_hat[i];
+        const int32_t old = x_hat[i], change = x[i] - old;
+        const int send = moved(change, theta[i]);
+        const int32_t new = send ? aimed(x[i], change, theta[i], aim) : old;
+        delta[i] = new - old;
+        sent[i] = (int16_t)new;
         mask[i] = (uint8_t)send;
     }
 }
 
 void mf_delta_encode(const int16_t *x, const int16_t *x_hat, size_t rows, size_t columns,
-                     size_t block, int32_t theta, int32_t *delta, uint8_t *mask, int16_t *sent) {
-    const int32_t threshold = theta > 1 ? theta : 1; /* A block of zeros is never sent. */
-    if (block == 1) {
-        encode_elements(x, x_hat, rows * columns, threshold, delta, mask, sent);
-        return;
-    }
-    for (size_t r = 0; r < rows; r++) {
-        for (size_t c = 0; c < columns; c += block) {
-            const size_t at = r * columns + c, left = columns - c;
-            *mask++ = encode_block(x + at, x_hat + at, left < block ? left : block, threshold,
+                     size_t block, const int32_t *theta, int overshoot, int bits, int32_t *delta,
+                     uint8_t *mask, int16_t *sent) {
+    const int32_t high = (INT32_C(1) << (bits - 1)) - 1;
+    const mf_aim aim = {overshoot, -high - 1, high};
+    const size_t blocks = (columns + block - 1) / block;
+    for (size_t r = 0; r < rows; r++, mask += blocks) {
+        const size_t row = r * columns;
+        if (block == 1) {
+            encode_elements(x + row, x_hat + row, columns, theta, aim, delta + row, mask,
+                            sent + row);
+            continue;
+        }
+        for (size_t k = 0; k < blocks; k++) {
+            const size_t at = row + k * block, left = columns - k * block;
+            mask[k] = encode_block(x + at, x_hat + at, left < block ? left : block, theta[k], aim,
                                    delta + at, sent + at);
         }
     }

@@ -37,12 +37,15 @@ void mf_mul(const int32_t *a, const int32_t *b, size_t n, int32_t *out);
 void mf_tanh_array(const int32_t *x, size_t n, const int32_t *table, int32_t *out);
 void mf_sigmoid_array(const int32_t *x, size_t n, const int32_t *table, int32_t *out);
 
-/* Delta encoding with blocks of `block` neighbours in a row (the last of a row may be shorter). A
- * block is sent if its largest |x - x_hat| is at least theta and not 0:
- *   sent:  mask = 1, delta = x - x_hat, sent = x;   else:  mask = 0, delta = 0, sent = x_hat.
- * x, x_hat, delta, sent: [rows, columns]; mask: [rows, ceil(columns / block)]. */
+/* Delta encoding with blocks of `block` neighbours in a row (the last of a row may be shorter), each
+ * with its theta >= 0. A block is sent if its largest |x - x_hat| is at least theta and not 0:
+ *   sent:  mask = 1, sent = clamp(x + sign(x - x_hat) * (min(|x - x_hat|, theta) * overshoot >> 8));
+ *   else:  mask = 0, sent = x_hat;   delta = sent - x_hat.
+ * The clamp is to codes of `bits` bits, 2 ... 16, as x must be; 0 <= overshoot < 2^8.
+ * x, x_hat, delta, sent: [rows, columns]; mask: [rows, ceil(columns / block)]; theta: one row of it. */
 void mf_delta_encode(const int16_t *x, const int16_t *x_hat, size_t rows, size_t columns,
-                     size_t block, int32_t theta, int32_t *delta, uint8_t *mask, int16_t *sent);
+                     size_t block, const int32_t *theta, int overshoot, int bits, int32_t *delta,
+                     uint8_t *mask, int16_t *sent);
 
 #ifdef __cplusplus
 }

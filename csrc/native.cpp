@@ -87,21 +87,24 @@ void lookup(const Array<const int32_t> &x, const Array<const int32_t> &table,
 }
 
 void delta_encode(const Array<const int16_t> &x, const Array<const int16_t> &x_hat, size_t block,
-                  int32_t theta, const Array<int32_t> &delta, const Array<uint8_t> &mask,
+                  const Array<const int32_t> &theta, int overshoot, int bits,
+                  const Array<int32_t> &delta, const Array<uint8_t> &mask,
                   const Array<int16_t> &sent) {
     require_same_shape(x, x_hat, "x_hat must have the shape of x");
     require_same_shape(x, delta, "delta must have the shape of x");
     require_same_shape(x, sent, "sent must have the shape of x");
     require(block >= 1, "block must be at least 1");
-    require(theta >= 0, "theta must not be negative");
+    require(overshoot >= 0 && overshoot < 256, "overshoot must be from 0 to 255");
+    require(bits >= 2 && bits <= 16, "bits must be from 2 to 16");
     const Rows shape = as_rows(x);
     const Rows blocks = as_rows(mask);
     const size_t expected = shape.columns / block + (shape.columns % block != 0);
     require(blocks.columns == expected && mask.size() == shape.rows * expected,
             "mask must have one entry for each block of a row");
+    require(theta.size() == expected, "theta must have one entry for each block of a row");
     nb::gil_scoped_release unlocked;
-    mf_delta_encode(x.data(), x_hat.data(), shape.rows, shape.columns, block, theta, delta.data(),
-                    mask.data(), sent.data());
+    mf_delta_encode(x.data(), x_hat.data(), shape.rows, shape.columns, block, theta.data(),
+                    overshoot, bits, delta.data(), mask.data(), sent.data());
 }
 
 }  // namespace
@@ -128,5 +131,6 @@ NB_MODULE(_native, m) {
     m.def("sigmoid", &lookup<mf_sigmoid_array>, "x"_a.noconvert(), "table"_a.noconvert(),
           "out"_a.noconvert());
     m.def("delta_encode", &delta_encode, "x"_a.noconvert(), "x_hat"_a.noconvert(), "block"_a,
-          "theta"_a, "delta"_a.noconvert(), "mask"_a.noconvert(), "sent"_a.noconvert());
+          "theta"_a.noconvert(), "overshoot"_a, "bits"_a, "delta"_a.noconvert(),
+          "mask"_a.noconvert(), "sent"_a.noconvert());
 }

@@ -41,13 +41,16 @@ def delta_encode(
     x: Int16,
     x_hat: Int16,
     block: int,
-    theta: int,
+    theta: Int32,
+    overshoot: int,
+    bits: int,
     delta: Int32,
     mask: npt.NDArray[np.uint8],
     sent: Int16,
 ) -> None:
-    """Send the blocks of `block` neighbours whose largest |x - x_hat| is ≥ theta and not 0.
+    """Send the blocks of `block` neighbours whose largest |x - x_hat| is ≥ their theta and not 0.
 
-    x, x_hat, delta, sent: [..., n]; mask: [..., ceil(n / block)]. Where mask is 1, delta = x - x_hat
-    and sent = x; elsewhere delta = 0 and sent = x_hat.
+    x, x_hat, delta, sent: [..., n]; mask: [..., ceil(n / block)]; theta: [ceil(n / block)], none negative.
+    Where mask is 1, sent is x and beyond it min(|x - x_hat|, theta)·overshoot >> 8 in the direction of
+    the change, clamped to `bits` bits; elsewhere x_hat. delta = sent - x_hat. 0 ≤ overshoot < 256.
     """

@@ -68,7 +68,8 @@ def bias_carriers(model: Model, chosen: Mapping[str, Choice]) -> dict[str, tuple
     carriers: dict[str, tuple[str, ...]] = {}
     for group in additive_groups(model):
         needed = any(model.weights[n].bias is not None or chosen[n].data_aware for n in group)
-        holder = next((n for n in group if chosen[n].activity is not None), group[0])
+        held = (n for n in group if (a := chosen[n].activity) is not None and a.stateful)
+        holder = next(held, group[0])
         carriers |= dict.fromkeys(group, ())
         if needed:
             carriers[holder] = group

@@ -58,10 +58,9 @@ def make_link(choice: Choice, site: SiteStats, matrix: Array, block: int) -> Lin
         return link
     norms = np.linalg.norm(matrix, axis=0)
     codes = quantised(site.trace, link)
-    seen = InputSite(codes, site.lengths, link.step, site.std, norms, block)
-    return replace(
-        link, activity=choice.activity.resolve(seen), thresholds=choice.activity.thresholds(seen)
-    )
+    seen = InputSite(codes, site.lengths, link.step, site.std, norms, block, bits)
+    activity = choice.activity.resolve(seen)
+    return replace(link, activity=activity, thresholds=activity.thresholds(seen))
 
 
 def inner_link(activation: Activation, sample: Array) -> Link:

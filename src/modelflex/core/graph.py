@@ -30,13 +30,19 @@ class Primitive:
 
 PRIMITIVES: Mapping[str, Primitive] = {
     "quantize": Primitive(1, 1, (None,), True, "codes = clamp(rsh(v·μ, s))"),
-    "linear": Primitive(1, 1, (None,), False, "A·x + bias, A in its layout and format"),
+    "linear": Primitive(
+        1,
+        1,
+        (None,),
+        False,
+        "A·x + bias, A in its layout and format; `skip_zeros`: over the inputs that are not 0",
+    ),
     "delta_encode": Primitive(
         2,
         3,
         (None, None, 1),
         True,
-        "(codes, last sent) → (Δ, mask, sent): Δ where a block moved by ≥ θ",
+        "(codes, last sent) → (Δ, mask, sent): Δ where a block moved by ≥ its threshold",
     ),
     "accumulate": Primitive(3, 1, (2,), False, "(Δ, mask, M) → M + A·Δ over the masked inputs"),
     "rescale": Primitive(1, 1, (None,), True, "fx = sat(rsh(acc·μ_row, s))"),

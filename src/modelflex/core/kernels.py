@@ -9,6 +9,9 @@ import numpy as np
 
 from modelflex.core.fixed import FX_BITS, TANH_TABLE, Array, Multiplier, rounding_shift, saturate
 
+OVERSHOOT_BITS = 8
+"""An overshoot is a whole number of 2⁻⁸."""
+
 
 def quantize(v: Array, multiplier: Multiplier, bits: int) -> Array:
     """fx int32 → codes int16: clamp(rsh(v·μ, s), −2^(b−1), 2^(b−1)−1)."""
@@ -54,18 +57,30 @@ def sigmoid(v: Array) -> Array:
 
 
 def delta_encode(
-    codes: Array, sent: Array, threshold: int, block: int
+    codes: Array, sent: Array, thresholds: Array, block: int, overshoot: int, bits: int
 ) -> tuple[Array, Array, Array]:
     """Codes and last sent codes [rows, n] int16 → (Δ int32, mask bool, sent′ int16).
 
-    A block of `block` inputs is sent when its largest |Δ| is at least `threshold` and not zero.
+    A block of `block` inputs is sent when its largest change is at least its threshold and not zero.
+    Each input then moves beyond its code by `overshoot`/2⁸ of its change, of which no more than the
+    threshold counts; sent′ stays a code of `bits` bits, and Δ = sent′ − sent.
+
+    Args:
+        thresholds: int32 [n / block].
+        overshoot: 0 … 2⁸ − 1.
     """
-    delta = codes.astype(np.int32) - sent
-    size = np.abs(delta)
+    change = codes.astype(np.int32) - sent
+    size, theta = np.abs(change), np.repeat(thresholds, block)
+    mask = size >= np.maximum(theta, 1)
     if block > 1:
-        size = np.repeat(size.reshape(*size.shape[:-1], -1, block).max(axis=-1), block, axis=-1)
-    mask = size >= max(threshold, 1)
-    return np.where(mask, delta, 0), mask, np.where(mask, codes, sent)
+        blocks = mask.reshape(*mask.shape[:-1], -1, block).any(axis=-1)
+        mask = np.repeat(blocks, block, axis=-1)
+    aim = codes.astype(np.int32)
+    if overshoot:
+        aim += np.sign(change) * (np.minimum(size, theta) * overshoot >> OVERSHOOT_BITS)
+        aim = np.clip(aim, -(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+    after = np.where(mask, aim, sent)
+    return after - sent, mask, after.astype(np.int16)
 
 
 def float_sigmoid(v: Array) -> Array:

@@ -187,13 +187,13 @@ def footprint(
         last = link == len(products) - 1
         bias = geo.out * bias_bits(form.stored_bits) // 8 + 1 + 2 if has_bias and last else 0
         activity = choice.activity if planned.outer else planned.inner
-        state, thresholds = 0, 0
+        state, thresholds, held = 0, 0, False
         if activity is not None:
-            state = activity.state_bytes(geo.out, geo.inputs)
-            if activity.has_thresholds:
-                thresholds = geo.inputs * (1 if choice.activation.bits <= 8 else 2)
+            state, held = activity.state_bytes(geo.out, geo.inputs), activity.stateful
+            thresholds = activity.threshold_count(geo.inputs, geo.block)
+            thresholds *= 1 if choice.activation.bits <= 8 else 2
         # What follows a product that keeps its sum hangs on that state too.
-        held_before = activity is not None or (held_before and not planned.outer)
+        held_before = held or (held_before and not planned.outer)
         rows.append(
             _row(
                 site=f"{site}/{link}",
@@ -204,7 +204,7 @@ def footprint(
                 activation_bits=choice.activation.bits,
                 side_bytes=side + thresholds,
                 bias_bytes=bias,
-                held=activity is not None,
+                held=held,
                 runs_per_step=runs_per_step,
                 density=density,
                 state_bytes=state,
@@ -285,12 +285,9 @@ def program_rows(
     groups: dict[str, list[ProductRow]] = {}
     for site, product in program.products.items():
         counts, geo = profile.sites[site], product.geometry
-        held = product.link is not None and product.link.activity is not None
+        activity = None if product.link is None else product.link.activity
         units = counts.units / max(counts.runs * geo.units, 1)
         active = counts.active / max(counts.runs * geo.inputs, 1)
-        state = 0
-        if held and product.link is not None and product.link.activity is not None:
-            state = product.link.activity.state_bytes(geo.out, geo.inputs)
         shape = model.weights[product.weight].shape
         first = site.endswith("/0")
         row = _row(
@@ -303,10 +300,10 @@ def program_rows(
             side_bytes=product.part.side_bytes
             + (0 if product.link is None else product.link.nbytes),
             bias_bytes=product.bias_bytes,
-            held=held,
+            held=activity is not None and activity.stateful,
             runs_per_step=1 / steps if product.weight.rsplit(".", 1)[0] in once else 1.0,
             density=Density((units,) * 3, (active,) * 3),
-            state_bytes=state,
+            state_bytes=0 if activity is None else activity.state_bytes(geo.out, geo.inputs),
             dense_macs=shape[0] * shape[1] if first else 0,
             hoistable=site in hoistable,
         )

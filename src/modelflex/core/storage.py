@@ -15,7 +15,7 @@ import numpy as np
 
 from modelflex.core.fixed import Array
 from modelflex.core.json_values import field, is_size
-from modelflex.core.layout import LAYOUTS
+from modelflex.core.layout import LAYOUTS, part_geometry
 from modelflex.core.stored_parts import (
     CODE_BITS,
     check_layout,
@@ -175,7 +175,8 @@ def _read_product(name: str, entry: Any, tensors: MutableMapping[str, Array], ga
         )
     part = read_part(name, field(entry, "part", name, dict), tensors, CODE_BITS)
     check_layout(name, layout, part, inputs)
-    link = read_link(name, field(entry, "link", name, dict), tensors, inputs)
+    block = part_geometry(layout, part.codes, part.index, inputs).block
+    link = read_link(name, field(entry, "link", name, dict), tensors, inputs, block)
     return Matrix(part, None, link, gates, layout, inputs)
 
 

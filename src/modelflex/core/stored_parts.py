@@ -220,7 +220,9 @@ def read_bias(name: str, entry: Any, tensors: MutableMapping[str, Array], out: i
     return bias
 
 
-def read_link(name: str, entry: Any, tensors: MutableMapping[str, Array], inputs: int) -> Link:
+def read_link(
+    name: str, entry: Any, tensors: MutableMapping[str, Array], inputs: int, block: int
+) -> Link:
     where = f"link '{name}'"
     bits, mantissa = field(entry, "bits", where, int), field(entry, "mantissa", where, int)
     exponent = field(entry, "exponent", where, int)
@@ -239,13 +241,14 @@ def read_link(name: str, entry: Any, tensors: MutableMapping[str, Array], inputs
         rest = {k: v for k, v in values.items() if k != "method"}
         activity = read_config(ACTIVITIES.get(method), rest, f"{where}.activity")
     link = Link(bits, scale, activity)
-    if activity is None or not activity.has_thresholds:
+    count = 0 if activity is None else activity.threshold_count(inputs, block)
+    if not count:
         return link
     kind = np.uint8 if link.threshold_bytes == 1 else np.uint16
     thresholds = take(tensors, f"{name}.thresholds", kind)
-    if thresholds.shape != (inputs,):
+    if thresholds.shape != (count,):
         raise UserError(
-            f"tensor '{name}.thresholds' has the shape {thresholds.shape}", f"({inputs},)"
+            f"tensor '{name}.thresholds' has the shape {thresholds.shape}", f"({count},)"
         )
     return replace(link, thresholds=thresholds.astype(np.int32))
 

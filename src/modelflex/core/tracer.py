@@ -33,7 +33,8 @@ class Link:
         bits: bits of the input codes, two's complement.
         scale: the real value of one code step (a single factor).
         activity: None computes every product; otherwise a state machine made of primitives.
-        thresholds: int32 [in] in code steps, where the activity has one for each input, else None.
+        thresholds: int32 in code steps, one for each input or block of inputs that is sent together;
+            None where the activity has no or a single one.
     """
 
     bits: int
@@ -68,6 +69,7 @@ class InputSite:
         std: root mean square of the standard deviations of the elements.
         norms: ‖W_:j‖ of every column, float64 [in].
         block: inputs that share a fetch unit.
+        bits: bits of the codes.
     """
 
     codes: Array
@@ -76,6 +78,7 @@ class InputSite:
     std: float
     norms: Array
     block: int
+    bits: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,11 +120,11 @@ class Activity(ABC):
 
     @abstractmethod
     def resolve(self, site: InputSite) -> Self:
-        """The same activity with its thresholds in real units of an input."""
+        """The same activity with its thresholds in real units of an input, as it is stored."""
 
     @abstractmethod
     def thresholds(self, site: InputSite) -> Array | None:
-        """One threshold for each input, int32 [in] in code steps; None where one serves all."""
+        """The stored thresholds of a resolved activity, int32 [threshold_count] in code steps."""
 
     @abstractmethod
     def lower(self, tracer: Tracer, product: Product, codes: Value) -> Value:
@@ -140,8 +143,16 @@ class Activity(ABC):
 
     @property
     @abstractmethod
-    def has_thresholds(self) -> bool:
-        """Whether `thresholds` gives one for each input."""
+    def stateful(self) -> bool:
+        """Whether it keeps the sum of the products, so that the bias is read once a sequence."""
+
+    @abstractmethod
+    def threshold_count(self, inputs: int, block: int) -> int:
+        """How many thresholds `Link.thresholds` holds; 0 for None.
+
+        Args:
+            block: inputs that share a fetch unit.
+        """
 
     @abstractmethod
     def naive(self) -> Self:

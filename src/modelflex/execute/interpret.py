@@ -298,9 +298,7 @@ class _Run:
         elif op.kind == "rescale" and product.rescale is not None:
             values[op.outputs[0]] = self.interpreter.kernels.rescale(args[0], product.rescale)
         elif op.kind == "delta_encode":
-            made = self.interpreter.kernels.delta_encode(
-                args[0], args[1], op.attrs["threshold"], op.attrs["block"]
-            )
+            made = self.interpreter.kernels.delta_encode(*args, **op.attrs)
             values.update(zip(op.outputs, made, strict=True))
             self._catch(op.site, made[2], caught)
         elif op.kind == "linear":
@@ -308,7 +306,8 @@ class _Run:
             if product.bias is not None:
                 result = result + product.bias.astype(result.dtype)
             values[op.outputs[0]] = result
-            self.counters[op.site].add(product, args[0].shape[0], None)
+            mask = args[0] != 0 if op.attrs.get("skip_zeros") else None
+            self.counters[op.site].add(product, args[0].shape[0], mask)
             self._catch(op.site, args[0], caught)
         elif op.kind == "accumulate":
             values[op.outputs[0]] = args[2] + self.interpreter.linear(op.site, args[0])

@@ -64,12 +64,20 @@ def _native_rescale(acc: Array, multiplier: Multiplier) -> Array:
 
 
 def _native_delta(
-    codes: Array, sent: Array, threshold: int, block: int
+    codes: Array, sent: Array, thresholds: Array, block: int, overshoot: int, bits: int
 ) -> tuple[Array, Array, Array]:
     delta, after = np.empty(codes.shape, np.int32), np.empty(codes.shape, np.int16)
     blocks = np.empty((*codes.shape[:-1], -(-codes.shape[-1] // block)), np.uint8)
     _native.delta_encode(
-        _contiguous(codes), _contiguous(sent), block, threshold, delta, blocks, after
+        _contiguous(codes),
+        _contiguous(sent),
+        block,
+        thresholds,
+        overshoot,
+        bits,
+        delta,
+        blocks,
+        after,
     )
     mask = blocks if block == 1 else np.repeat(blocks, block, axis=-1)
     return delta, mask.astype(bool), after

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from modelflex.core.fixed import Array
 from modelflex.errors import UserError
 
-READABLE = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U8")
+READABLE = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U16", "U8")
 
 
 def read_safetensors(path: Path) -> dict[str, Array]:

@@ -49,8 +49,9 @@ class MethodSuite:
     def test_search_range_names_fields_and_holds_accepted_values(self, name: str) -> None:
         """Keys of `search_range` are fields, no range is empty, and each value passes the checks."""
         kind = self.registry.get(name)
-        assert kind.search_range
-        assert set(kind.search_range) <= {f.name for f in dataclasses.fields(kind)}
+        fields = {f.name for f in dataclasses.fields(kind)}
+        assert kind.search_range or not fields
+        assert set(kind.search_range) <= fields
         assert all(len(values) > 0 for values in kind.search_range.values())
         assert all_configs(kind)
 
@@ -247,15 +248,17 @@ class ActivitySuite(MethodSuite):
                 dense, link = run_weight(everything, data), everything.links[0]
                 codes = np.rint(dense.inputs["w/0"] / link.step).astype(np.int16)
                 norms = np.linalg.norm(everything.dense(), axis=0)
-                seen = InputSite(codes, data.lengths, link.step, 1.0, norms, block)
+                seen = InputSite(codes, data.lengths, link.step, 1.0, norms, block, bits)
                 activity = config.resolve(seen)
                 held_link = dataclasses.replace(
-                    link, activity=activity, thresholds=config.thresholds(seen)
+                    link, activity=activity, thresholds=activity.thresholds(seen)
                 )
                 weight = dataclasses.replace(everything, link=held_link)
                 held, mask = activity.replay(codes, data.lengths, block, held_link)
                 assert held.shape == mask.shape == codes.shape
-                assert (held_link.thresholds is not None) == config.has_thresholds
+                stored = 0 if held_link.thresholds is None else held_link.thresholds.size
+                assert stored == config.threshold_count(8, block)
+                assert activity.resolve(seen) == activity
                 made.append((activity, weight, data, run_weight(weight, data), held, mask))
         return made
 

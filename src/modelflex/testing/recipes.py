@@ -118,7 +118,8 @@ class RecipeSuite:
             read += counts.runs * (part.side_bytes + weight.links[number].nbytes)
             last = number == len(weight.products) - 1
             bias = weight.bias.nbytes if weight.bias is not None and last else 0
-            once = product.link is not None and product.link.activity is not None
+            activity = None if product.link is None else product.link.activity
+            once = activity is not None and activity.stateful
             read += bias * (case.data.count if once else counts.runs)
             fetched += read / case.data.steps
         np.testing.assert_allclose(table.fetch_bytes_per_step.sum(), fetched, rtol=1e-12)
