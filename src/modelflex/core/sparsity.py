@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, Self
 
 import numpy as np
 
-from modelflex.core.extension import Fit, Moments, Planned, Structure
+from modelflex.core.extension import Fit, Planned, Structure
 from modelflex.core.fixed import Array
 from modelflex.core.gptq import damping
 from modelflex.core.layout import Geometry, index_bits, sparse_geometry
@@ -154,7 +154,8 @@ class NOfM(Pattern):
 def choose_kept(
     matrix: Array, hessian: Array | None, pattern: Pattern, score: Score
 ) -> tuple[Array, Array]:
-    """(bool mask [out, in], values [out, in]) of what is kept.
+    """What is kept (bool mask [out, in]), and the values [out, in] to be stored there; those elsewhere
+    are what the number format may make up for.
 
     Args:
         matrix: [out, in].
@@ -167,8 +168,7 @@ def choose_kept(
     sizes = np.abs(matrix)
     if hessian is not None and score == "wanda":
         sizes = sizes * np.sqrt(np.diag(hessian))
-    mask = pattern.choose(sizes, np.zeros((matrix.shape[0], 0), bool))
-    return mask, np.where(mask, matrix, 0.0)
+    return pattern.choose(sizes, np.zeros((matrix.shape[0], 0), bool)), matrix
 
 
 def sparsegpt(matrix: Array, hessian: Array, pattern: Pattern) -> tuple[Array, Array]:
@@ -209,33 +209,30 @@ def kept_columns(mask: Array) -> Array:
     return np.nonzero(mask)[1].reshape(mask.shape[0], -1)
 
 
-def refit_kept(matrix: Array, moments: Moments, mask: Array, ridge: float, rows: int = 1) -> Array:
-    """The values on the places of a mask that best predict the wanted products.
+def refit_kept(gram: Array, wanted: Array, mask: Array, rows: int = 1) -> Array:
+    """The A on the places of a mask with the least tr(A·G·Aᵀ) − 2·tr(A·Rᵀ).
 
     Args:
-        matrix: trained, [out, in]; the values are pulled towards it.
+        gram: G [in, in], positive definite.
+        wanted: R [out, in].
         mask: bool [out, in], equally many in each row.
-        ridge: of the pull, as a share of each input's variance.
         rows: consecutive rows with the same places, which share one system of equations.
 
     Returns:
         [out, in], 0 where the mask is false.
     """
-    cov = moments.cov_z
-    pull = ridge * np.diag(cov) + damping(cov)
-    system, wanted = cov + np.diag(pull), moments.cov_tz + matrix * pull
     places = kept_columns(mask)
     targets = np.take_along_axis(wanted, places, axis=1)
-    values = np.empty_like(targets)
+    values = np.empty(targets.shape)
     kept = places.shape[1]
     step = max(SOLVED_NUMBERS // kept**2, 1) * rows
     for start in range(0, mask.shape[0], step):
         some = np.s_[start : start + step]
         at = places[some][::rows]
         sides = targets[some].reshape(-1, rows, kept).transpose(0, 2, 1)
-        solved = np.linalg.solve(system[at[:, :, None], at[:, None, :]], sides)
+        solved = np.linalg.solve(gram[at[:, :, None], at[:, None, :]], sides)
         values[some] = solved.transpose(0, 2, 1).reshape(-1, kept)
-    refitted = np.zeros_like(wanted)
+    refitted = np.zeros(mask.shape)
     np.put_along_axis(refitted, places, values, axis=1)
     return refitted
 
@@ -245,18 +242,23 @@ def fit_sparse(fit: Fit, pattern: Pattern, score: Score, refit: Refit, ridge: fl
 
     With a refit, the matrix that is thinned out is the one that predicts the wanted products best.
 
+    Args:
+        ridge: pull of the refit towards the trained matrix, as a share of the input's variances.
+
     Raises:
         UserError: the pattern does not divide the weight, or the format scales groups of columns.
     """
     inputs = fit.matrix.shape[1]
     pattern.geometry(*fit.matrix.shape)
-    solved = fit.moments is not None and refit == "least_squares"
-    matrix = fit.least_squares(ridge) if solved else fit.matrix
-    mask, values = choose_kept(matrix, fit.hessian, pattern, score)
-    if solved and fit.moments is not None:
-        values = refit_kept(fit.matrix, fit.moments, mask, ridge, pattern.rows)
-    elif score != "sparsegpt":  # the format may make up for what is removed
-        values = fit.matrix
+    if fit.moments is not None and refit == "least_squares":
+        cov = fit.moments.cov_z
+        pull = ridge * np.diag(cov) + damping(cov)
+        gram, wanted = cov + np.diag(pull), fit.moments.cov_tz + fit.matrix * pull
+        best = np.linalg.solve(gram, wanted.T).T
+        mask, _ = choose_kept(best, fit.hessian, pattern, score)
+        values = refit_kept(gram, wanted, mask, pattern.rows)
+    else:
+        mask, values = choose_kept(fit.matrix, fit.hessian, pattern, score)
     part = fit.encode.encode(values, fit.hessian, fit.gates, mask)
     if part.multipliers is not None:
         raise UserError(

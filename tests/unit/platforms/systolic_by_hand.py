@@ -196,7 +196,7 @@ class Hand:
         k = math.ceil(row.macs / row.m) if sparse else row.k
         words = row.k * active
         if sparse:
-            words = row.macs * active / (row.block if row.layout == "block_sparse" else 1)
+            words = row.macs * active / row.shared_rows
         self.multiply(
             made, vectors, row.m, packed(k, active, row.weight_bits, row.activation_bits),
             vectors * words * row.activation_bits, 8 * weights, gathered=sparse,

@@ -19,11 +19,15 @@ from .systolic_by_hand import SPARSE
 def product(
     site: str, m: int, k: int, *, layout: str = "dense", block: int = 1, **more: Any
 ) -> ProductRow:
-    """A row of whole codes; a sparse one names its `macs`, and stores an index of 4 bits for each."""
+    """A row of whole codes. A sparse one names its `macs`, stores an index of 4 bits for each, and is
+    fetched as a whole.
+    """
     weight_bits, macs = more.pop("weight_bits", 8), more.pop("macs", m * k)
     density = more.pop("density", more.get("active", 1.0))
-    units, codes = (k // block, m * k // block) if layout == "circulant" else (k, macs)
-    bits = codes * (weight_bits + (4 if layout in SPARSE else 0))
+    sparse = layout in SPARSE
+    block = k if sparse else block
+    units, codes = k // block, (m * k // block if layout == "circulant" else macs)
+    bits = codes * (weight_bits + (4 if sparse else 0))
     fixed, reset = more.pop("fixed_bytes", 0.0), more.pop("reset_bytes", 0.0)
     return ProductRow(
         site=site, layout=layout, m=m, k=k, block=block, weight_bits=weight_bits,
@@ -51,6 +55,8 @@ def products(draw: st.DrawFn, site: str, layouts: Sequence[str] = ("dense",)) ->
     more: dict[str, Any] = {}
     if layout in SPARSE:
         more["macs"] = draw(st.integers(1, m * k))
+    if layout == "block_sparse":
+        more["shared_rows"] = block
     if draw(st.integers(0, 3)) == 0:
         more["active"] = draw(st.floats(0.01, 1))
         more["density"] = draw(st.floats(more["active"], 1))

@@ -179,7 +179,7 @@ def test_unequal_rows_are_taken_as_balanced(spec: str) -> None:
 def test_a_block_gathers_its_inputs_once(spec: str) -> None:
     """Half of 8×8 in blocks of 4: 32 terms, which 8 gathered inputs feed."""
     single = product("w/0", 8, 8, layout="row_sparse", macs=32)
-    blocks = replace(single, layout="block_sparse", block=4)
+    blocks = replace(single, layout="block_sparse", shared_rows=4)
     one_, other = (counted(spec, row) for row in (single, blocks))
     assert one_["sram_bytes"] - other["sram_bytes"] == 32 - 8
     assert one_["cycles"] == other["cycles"]
@@ -248,14 +248,15 @@ def test_binary_and_ternary_weights_fill_the_brick(spec: str) -> None:
 def test_wider_operands_never_cost_less(
     spec: str, some: tuple[int, int], others: tuple[int, int], layout: str
 ) -> None:
-    block = 4 if layout in ("circulant", "block_sparse") else 1
-    macs = {} if layout in ("dense", "circulant") else {"macs": 12 * 8 // 2}
+    block = 4 if layout == "circulant" else 1
+    more = {} if layout in ("dense", "circulant") else {"macs": 12 * 8 // 2}
+    more |= {"shared_rows": 4} if layout == "block_sparse" else {}
     narrow, wide = (
         counted(
             spec,
             product(
                 "w/0", 12, 8, layout=layout, block=block, weight_bits=f(some[0], others[0]),
-                activation_bits=f(some[1], others[1]), **macs,
+                activation_bits=f(some[1], others[1]), **more,
             ),
         )
         for f in (min, max)
