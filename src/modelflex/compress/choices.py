@@ -93,8 +93,8 @@ def weight_axes(model: Model) -> dict[str, Axes]:
     axes: dict[str, Axes] = {}
     before = ""
     for layer in model.layers:
-        wider = replace(layer, units=layer.units + 1).weight_shapes
-        fed = replace(layer, inputs=layer.inputs + 1).weight_shapes
+        wider = _shapes(replace(layer, units=layer.units + 1), layer)
+        fed = _shapes(replace(layer, inputs=layer.inputs + 1), layer)
         for name, (out, inputs) in layer.weight_shapes.items():
             grown = wider[name][0] - out
             columns = layer.name if wider[name][1] != inputs else ""
@@ -103,6 +103,14 @@ def weight_axes(model: Model) -> dict[str, Axes]:
             )
         before = layer.name
     return axes
+
+
+def _shapes(grown: Layer, layer: Layer) -> dict[str, tuple[int, int]]:
+    """The weight shapes of a layer once grown, or as it is where it cannot grow by one."""
+    try:
+        return grown.weight_shapes
+    except UserError:
+        return layer.weight_shapes
 
 
 def removals(model: Model, recipe: Recipe) -> dict[str, Removal]:
@@ -143,7 +151,7 @@ def _check_removal(layer: Layer, after: Layer | None, units: int) -> None:
         )
     sizes = layer.weight_shapes.values()
     grown = replace(layer, units=layer.units + 1).weight_shapes.values()
-    reader = replace(after, inputs=after.inputs + 1).weight_shapes
+    reader = _shapes(replace(after, inputs=after.inputs + 1), after)
     shapes = [reader[n][1] - s[1] for n, s in after.weight_shapes.items()]
     even = all(g[0] - s[0] in (0, s[0] // layer.units) for g, s in zip(grown, sizes, strict=True))
     if not even or sorted(shapes)[-1:] != [1]:

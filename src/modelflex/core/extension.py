@@ -7,8 +7,8 @@ configuration: its fields are what a recipe stores and what a configuration file
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -17,8 +17,10 @@ from modelflex.core.fixed import Array
 from modelflex.core.gptq import damping
 from modelflex.core.layout import Geometry
 from modelflex.core.part import Part
+from modelflex.core.piecewise import Piecewise, exact_error, largest_error, piecewise
 from modelflex.core.tracer import Activity, Link
 from modelflex.core.weight import Weight
+from modelflex.errors import UserError
 
 
 class Namespace(Protocol):
@@ -29,7 +31,10 @@ class Namespace(Protocol):
     def mul(self, a: Any, b: Any) -> Any: ...
     def sigmoid(self, a: Any) -> Any: ...
     def tanh(self, a: Any) -> Any: ...
+    def relu(self, a: Any) -> Any: ...
     def split(self, a: Any, parts: int) -> Any: ...
+    def concat(self, parts: Sequence[Any]) -> Any: ...
+    def one_hot(self, a: Any, size: int) -> Any: ...
 
 
 class Cell(ABC):
@@ -54,18 +59,67 @@ class Cell(ABC):
         """One time step: (output [units], new state); `params[name](v)` is the affine map `name`."""
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of a layer: elements in and out, and what its kind wants to know besides them."""
+
+    inputs: int
+    units: int
+    options: Mapping[str, int] = field(default_factory=dict)
+
+    def __getitem__(self, option: str) -> int:
+        """The value of an option."""
+        return self.options[option]
+
+
+MAX_SYMBOLS = 1 << 15
+"""Whole numbers that 32-bit fixed point with 16 fractional bits holds."""
+
+
+def check_symbols(kind: str, inputs: int, symbols: int) -> None:
+    """Refuse a layer of symbols whose sizes make no sense.
+
+    Raises:
+        UserError: more than one input, no or too many symbols.
+    """
+    if inputs != 1 or not 1 <= symbols <= MAX_SYMBOLS:
+        raise UserError(
+            f"a layer of the kind '{kind}' has {inputs} inputs and {symbols} symbols",
+            f"one input, the symbol's number, and 1 … {MAX_SYMBOLS} symbols",
+        )
+
+
 class FeedForward(ABC):
-    """A layer without state."""
+    """A layer without recurrence: a function of the present step and perhaps some before it."""
 
     reference: ClassVar[str]
+    options: ClassVar[Mapping[str, int | None]]
+    """Option → what it is where a layer does not state it; None where a layer must."""
+    examples: ClassVar[tuple[Sizes, ...]]
+    """Sizes that the contract suite tries."""
 
     @abstractmethod
-    def shapes(self, inputs: int, units: int) -> dict[str, tuple[int, int]]:
-        """Weight → (outputs, inputs)."""
+    def shapes(self, sizes: Sizes) -> dict[str, tuple[int, int]]:
+        """Weight → (outputs, inputs).
+
+        Raises:
+            UserError: the sizes do not fit each other.
+        """
 
     @abstractmethod
-    def apply(self, F: Namespace, x: Any, params: Mapping[str, Any]) -> Any:
-        """The layer's result [units] for x [inputs]."""
+    def past(self, sizes: Sizes) -> int:
+        """How many steps before the present one the layer reads too."""
+
+    @abstractmethod
+    def apply(self, F: Namespace, x: Any, params: Mapping[str, Any], sizes: Sizes) -> Any:
+        """The layer's result [units].
+
+        Args:
+            x: the inputs of the past steps (zeros before the first) and of the present one, the oldest
+                first: [(past + 1)·inputs].
+            params: `params[name](v)` is the affine map `name` of a vector; `params[name](v, windows)`
+                applies it at every position of a map, to [out, positions].
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,3 +292,30 @@ class Removal(ABC):
     @abstractmethod
     def naive(self) -> Removal:
         """The same number of units, chosen without data."""
+
+
+class Nonlinearity(ABC):
+    """How an integer program computes σ and tanh; float programs always compute them exactly."""
+
+    reference: ClassVar[str]
+    search_range: ClassVar[Mapping[str, tuple[Any, ...]]]
+
+    @abstractmethod
+    def table(self, function: str) -> Piecewise | None:
+        """What stands for "tanh" or "sigmoid"; None for their definition in docs/arithmetic.md."""
+
+    @property
+    @abstractmethod
+    def table_bytes(self) -> int:
+        """Bytes of the tables of both functions: constants of the program, not of a weight."""
+
+    @abstractmethod
+    def naive(self) -> Self:
+        """The same nonlinearity in its data-free variant."""
+
+    def max_error(self, function: str) -> float:
+        """The largest error of "tanh" or "sigmoid" over all fx inputs, by evaluating them."""
+        table = self.table(function)
+        if table is None:
+            return exact_error(function)
+        return largest_error(function, lambda v: piecewise(v, table))

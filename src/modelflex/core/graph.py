@@ -51,6 +51,11 @@ PRIMITIVES: Mapping[str, Primitive] = {
     "mul": Primitive(2, 1, (0,), True, "sat(rsh(a·b, 16))"),
     "sigmoid": Primitive(1, 1, (0,), True, "2¹⁵ + rsh(tanh(rsh(x, 1)), 1)"),
     "tanh": Primitive(1, 1, (0,), True, "table of 257 entries, linear between them"),
+    "relu": Primitive(1, 1, (0,), True, "max(x, 0)"),
+    "one_hot": Primitive(
+        1, 1, (None,), True, "1 at the element rint(x), else 0; all 0 if there is no such element"
+    ),
+    "concat": Primitive(2, 1, (None,), True, "one vector after another"),
     "slice": Primitive(1, 1, (None,), True, "elements start … stop of the last axis"),
 }
 

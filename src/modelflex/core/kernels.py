@@ -41,6 +41,19 @@ def mul(a: Array, b: Array) -> Array:
     return saturate(rounding_shift(a.astype(np.int64) * b, FX_BITS))
 
 
+def relu(v: Array) -> Array:
+    """max(v, 0), in fx or floats."""
+    return np.maximum(v, v.dtype.type(0))
+
+
+def one_hot(v: Array, size: int) -> Array:
+    """Indices [rows, 1], fx or floats → [rows, size]: 1 at the nearest whole number (ties upwards)."""
+    fx = v.dtype == np.int32
+    index = rounding_shift(v[:, 0].astype(np.int64), FX_BITS) if fx else np.floor(v[:, 0] + 0.5)
+    one = v.dtype.type(1 << FX_BITS if fx else 1)
+    return np.where(index[:, None] == np.arange(size), one, v.dtype.type(0))
+
+
 def tanh(v: Array) -> Array:
     """fx tanh: 256 segments up to 8, linear inside, odd; |error| < 1.09e-4 (see docs/arithmetic.md)."""
     a = np.minimum(np.abs(v.astype(np.int64)), (1 << 19) - 1)

@@ -6,26 +6,36 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from modelflex.core.extension import Cell, FeedForward
+from modelflex.core.extension import Cell, FeedForward, Sizes
 from modelflex.core.weight import Weight
-from modelflex.errors import UserError
+from modelflex.errors import UserError, nearest
 from modelflex.registry import CELLS, LAYERS
 
 MAX_WEIGHT = 1 << 27
 """Numbers of one matrix: 1 GiB in binary64. A circulant file of 2 MB can mean 10¹² of them."""
+MAX_OPTION = 1 << 20
+MAX_PAST = 1 << 22
+"""Numbers of earlier steps that a layer may keep."""
 READS = ("every", "last")
 OUTPUTS = ("logits", "values")
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: `reads` says whether it runs at every step or once, on the last one."""
+    """One layer.
+
+    Attributes:
+        inputs, units: elements of what it reads and gives at a step.
+        reads: whether it runs at "every" step or once, on the "last" one.
+        options: further sizes that its kind takes.
+    """
 
     name: str
     kind: str
     inputs: int
     units: int
     reads: str = "every"
+    options: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def plugin(self) -> Cell | FeedForward:
@@ -44,8 +54,44 @@ class Layer:
     @property
     def weight_shapes(self) -> dict[str, tuple[int, int]]:
         """Full weight name → (outputs, inputs)."""
-        shapes = self.plugin.shapes(self.inputs, self.units)
+        plugin = self.plugin
+        if isinstance(plugin, Cell):
+            shapes = plugin.shapes(self.inputs, self.units)
+        else:
+            shapes = plugin.shapes(self.sizes)
         return {f"{self.name}.{w}": shape for w, shape in shapes.items()}
+
+    @property
+    def sizes(self) -> Sizes:
+        """The sizes with all options of the kind, those that are not stated by their defaults.
+
+        Raises:
+            UserError: an option that the kind does not know, that is missing, or no size.
+        """
+        plugin = self.plugin
+        known = {} if isinstance(plugin, Cell) else plugin.options
+        for option, value in self.options.items():
+            where = f"layer '{self.name}' ({self.kind})"
+            if option not in known:
+                hint = nearest(option, tuple(known)) if known else "none"
+                raise UserError(f"{where} has the unknown option '{option}'", "an option", hint)
+            if type(value) is not int or not 0 <= value <= MAX_OPTION:
+                raise UserError(f"{where}: {option} is {str(value)[:30]}", f"0 … {MAX_OPTION}")
+        values = {**known, **self.options}
+        if missing := [option for option, value in values.items() if value is None]:
+            raise UserError(f"layer '{self.name}' lacks options", ", ".join(missing))
+        return Sizes(self.inputs, self.units, {n: v for n, v in values.items() if v is not None})
+
+    @property
+    def past(self) -> int:
+        """Steps before the present one that a layer without recurrence reads too."""
+        return 0 if isinstance(self.plugin, Cell) else self.plugin.past(self.sizes)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        names = ("name", "kind", "inputs", "units", "reads")
+        entry = {name: getattr(self, name) for name in names}
+        return {**entry, "options": dict(self.options)} if self.options else entry
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +187,17 @@ def _check_layer(layer: Layer, before: Layer | None) -> None:
     if layer.inputs < 1 or layer.units < 1:
         raise UserError(
             f"layer '{layer.name}' has {layer.inputs} inputs, {layer.units} units", "≥ 1"
+        )
+    past = layer.past
+    if past * layer.inputs > MAX_PAST:
+        raise UserError(
+            f"layer '{layer.name}' keeps {past} steps of {layer.inputs} inputs",
+            f"at most {MAX_PAST} numbers",
+        )
+    if past and layer.reads == "last":
+        raise UserError(
+            f"layer '{layer.name}' reads {past} steps before the last, and only the last",
+            "'every'",
         )
     if before is None:
         if layer.reads == "last" and not recurrent:

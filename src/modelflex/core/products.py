@@ -276,6 +276,17 @@ def hoistable_sites(program: Program) -> frozenset[str]:
     )
 
 
+def one_hot_sites(program: Program) -> frozenset[str]:
+    """Sites of the products without an activity whose input is one-hot."""
+    return frozenset(
+        op.site
+        for stage in program.stages
+        for op in stage.graph.ops
+        if op.site is not None and op.attrs.get("skip_zeros")
+        if (link := program.products[op.site].link) is None or link.activity is None
+    )
+
+
 def program_rows(
     program: Program, profile: Profile, model: Model, steps: float
 ) -> list[list[ProductRow]]:
@@ -329,14 +340,15 @@ def layer_row(layer: Layer, steps: float) -> ProductRow:
     return _elementwise(shape_graph(layer), f"{layer.name}/elementwise", mode, steps)
 
 
-_WITH_PRODUCTS = ("quantize", "delta_encode", "rescale", "slice")
+_FREE = ("quantize", "delta_encode", "rescale", "slice", "concat", "one_hot")
+"""Work that belongs to products, and choices of what they read."""
 
 
 def _elementwise(graph: Graph, site: str, mode: str, steps: float) -> ProductRow:
     sizes = [
         (op.kind, graph.values[op.outputs[0]].size)
         for op in graph.ops
-        if PRIMITIVES[op.kind].elementwise and op.kind not in _WITH_PRODUCTS and op.site is None
+        if PRIMITIVES[op.kind].elementwise and op.kind not in _FREE and op.site is None
     ]
     cell = [graph.values[slot.read] for slot in graph.state if "/" not in slot.name]
     return ProductRow(

@@ -57,10 +57,12 @@ def build_program(model: Model) -> Program:
     """Trace every layer of the model; an uncompressed model gives a float program."""
     stages: list[Stage] = []
     products: dict[str, Product] = {}
+    one_hot = False
     for layer in model.layers:
         tracer = Tracer(model.numeric)
         weights = {name: model.weights[name] for name in layer.weight_shapes}
-        graph = _trace_layer(tracer, layer, weights)
+        y = _trace_layer(tracer, layer, weights, one_hot)
+        one_hot, graph = y.one_hot, tracer.finish({"y": y})
         stages.append(Stage(layer.name, graph, "once" if layer.reads == "last" else "step"))
         products |= tracer.products
     return Program(tuple(stages), products, model.numeric)
@@ -72,11 +74,22 @@ def shape_graph(layer: Layer) -> Graph:
         name: float_weight(np.zeros(shape, np.float32), None, 1)
         for name, shape in layer.weight_shapes.items()
     }
-    return _trace_layer(Tracer("float"), layer, weights)
+    tracer = Tracer("float")
+    return tracer.finish({"y": _trace_layer(tracer, layer, weights, False)})
 
 
-def _trace_layer(tracer: Tracer, layer: Layer, weights: Mapping[str, Weight]) -> Graph:
-    x = tracer.input("x", layer.inputs)
+def input_symbols(model: Model) -> int | None:
+    """How many symbols there are, where the model's inputs are numbers of symbols; else None."""
+    graph = shape_graph(model.layers[0])
+    read = (op for op in graph.ops if op.inputs == (graph.inputs["x"],))
+    return next((int(op.attrs["size"]) for op in read if op.kind == "one_hot"), None)
+
+
+def _trace_layer(
+    tracer: Tracer, layer: Layer, weights: Mapping[str, Weight], one_hot: bool
+) -> Value:
+    """Record a layer; its result. `one_hot` says what its input is (see `Value`)."""
+    x = tracer.input("x", layer.inputs, one_hot)
     params = {
         name.removeprefix(layer.name + "."): _affine(tracer, name, weight)
         for name, weight in weights.items()
@@ -87,9 +100,12 @@ def _trace_layer(tracer: Tracer, layer: Layer, weights: Mapping[str, Weight]) ->
         y, after = plugin.step(tracer, x, state, params)
         for name in plugin.states:
             tracer.set_state(name, after[name])
-    else:
-        y = plugin.apply(tracer, x, params)
-    return tracer.finish({"y": y})
+        return y
+    if layer.past:
+        before = tracer.state("past", layer.past * layer.inputs, tracer.real)
+        x = tracer.concat((before, x))
+        tracer.set_state("past", tracer.slice(x, layer.inputs, x.size))
+    return plugin.apply(tracer, x, params, layer.sizes)
 
 
 def _affine(tracer: Tracer, name: str, weight: Weight) -> Callable[[Value], Value]:

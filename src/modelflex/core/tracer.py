@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -18,11 +18,12 @@ from modelflex.errors import UserError
 
 @dataclass(frozen=True)
 class Value:
-    """A vector in the graph under construction."""
+    """A vector in the graph under construction; of a `one_hot` one at most one element is not 0."""
 
     id: int
     size: int
     dtype: str
+    one_hot: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,9 +178,9 @@ class Tracer:
         self._values.append(ValueType(size, dtype))
         return Value(len(self._values) - 1, size, dtype)
 
-    def input(self, name: str, size: int) -> Value:
+    def input(self, name: str, size: int, one_hot: bool = False) -> Value:
         """A named input of the graph in the program's real type."""
-        value = self._value(size, self.real)
+        value = replace(self._value(size, self.real), one_hot=one_hot)
         self._inputs[name] = value.id
         return value
 
@@ -249,13 +250,29 @@ class Tracer:
     def tanh(self, a: Value) -> Value:
         return self.record("tanh", (a,), ((a.size, a.dtype),))[0]
 
+    def relu(self, a: Value) -> Value:
+        return self.record("relu", (a,), ((a.size, a.dtype),))[0]
+
+    def one_hot(self, a: Value, size: int) -> Value:
+        """The vector [size] with a 1 at the element whose number the single element of `a` is."""
+        return replace(self.record("one_hot", (a,), ((size, a.dtype),), size=size)[0], one_hot=True)
+
+    def concat(self, parts: Sequence[Value]) -> Value:
+        """One vector after another."""
+        whole = parts[0]
+        for part in parts[1:]:
+            joined = ((whole.size + part.size, whole.dtype),)
+            whole = self.record("concat", (whole, part), joined)[0]
+        return whole
+
     def split(self, a: Value, parts: int) -> tuple[Value, ...]:
         """Equal consecutive pieces."""
         size = a.size // parts
-        return tuple(
-            self.record("slice", (a,), ((size, a.dtype),), start=i * size, stop=(i + 1) * size)[0]
-            for i in range(parts)
-        )
+        return tuple(self.slice(a, i * size, (i + 1) * size) for i in range(parts))
+
+    def slice(self, a: Value, start: int, stop: int) -> Value:
+        """The elements start … stop − 1."""
+        return self.record("slice", (a,), ((stop - start, a.dtype),), start=start, stop=stop)[0]
 
     # --- products --------------------------------------------------------------------------------
     def product(
@@ -266,12 +283,13 @@ class Tracer:
         out = geo.out
         name = site.rsplit("/", 1)[0]
         nbytes = 0 if bias is None else bias.nbytes
+        skip = {"skip_zeros": True} if x.one_hot else {}
         if link is None:
             value = None if bias is None else bias.value().astype(np.float32)
             self.products[site] = Product(
                 site, name, part, layout, geo, None, value, nbytes, None, None
             )
-            return self.record("linear", (x,), ((out, "float32"),), site)[0]
+            return self.record("linear", (x,), ((out, "float32"),), site, **skip)[0]
         units = np.repeat(part.row_scales(), out // geo.rows) * link.step
         rescale = as_multiplier(_one_per_scale(part, units) * FX_ONE)
         encode = as_multiplier(np.array([1.0 / (link.step * FX_ONE)]))
@@ -285,7 +303,7 @@ class Tracer:
         )
         codes = self.record("quantize", (x,), ((x.size, "code"),), site)[0]
         if link.activity is None:
-            acc = self.record("linear", (codes,), ((out, "acc"),), site)[0]
+            acc = self.record("linear", (codes,), ((out, "acc"),), site, **skip)[0]
         else:
             acc = link.activity.lower(self, self.products[site], codes)
         return self.record("rescale", (acc,), ((out, self.real),), site)[0]

@@ -97,6 +97,8 @@ _FLOAT: Mapping[str, Kernel] = {
     "sigmoid": reference.float_sigmoid,
     "tanh": np.tanh,
 }
+_EITHER: Mapping[str, Kernel] = {"relu": reference.relu, "one_hot": reference.one_hot}
+"""Kernels for fx and floats, native or not."""
 
 
 class Kernels:
@@ -121,6 +123,10 @@ class Kernels:
         """The result of an elementwise primitive; the arguments' type decides between fx and float."""
         if op.kind == "slice":
             return args[0][:, op.attrs["start"] : op.attrs["stop"]]
+        if op.kind == "concat":
+            return np.concatenate(args, axis=1)
+        if op.kind in _EITHER:
+            return _EITHER[op.kind](*args, **op.attrs)
         table = self._integer if args[0].dtype == np.int32 else _FLOAT
         if op.kind not in table:
             raise ValueError(f"the interpreter knows no elementwise primitive '{op.kind}'")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import shutil
@@ -68,7 +67,7 @@ def _describe(model: Model) -> tuple[dict[str, Array], dict[str, Any]]:
     return tensors, {
         "schema": MODEL_SCHEMA,
         "name": model.name,
-        "layers": [dataclasses.asdict(layer) for layer in model.layers],
+        "layers": [layer.to_json() for layer in model.layers],
         "output": model.output,
         "meta": dict(model.meta),
         "weights": entries,

@@ -20,7 +20,7 @@ from modelflex.errors import UserError, nearest
 from modelflex.importers.tensors import read_safetensors
 
 MODEL_KEYS = ("schema", "name", "layers", "output", "meta", "weights")
-LAYER_KEYS = ("name", "kind", "inputs", "units", "reads")
+LAYER_KEYS = ("name", "kind", "inputs", "units", "reads", "options")
 
 
 def load_folder_model(description: Path) -> Model:
@@ -71,7 +71,9 @@ def _read_layer(entry: Any, where: str) -> Layer:
     for key in ("inputs", "units"):
         if not is_size(entry.get(key)):
             raise UserError(f"layer '{name}': {key} is {str(entry.get(key))[:30]}", "1 … 2³¹ − 1")
-    return Layer(name, kind, entry["inputs"], entry["units"], entry.get("reads", "every"))
+    options = field(entry, "options", where, dict) if "options" in entry else {}
+    reads = entry.get("reads", "every")
+    return Layer(name, kind, entry["inputs"], entry["units"], reads, options)
 
 
 def _read_weights(

@@ -30,6 +30,7 @@ from modelflex.core.products import (
     hoistable_sites,
     layer_row,
     make_table,
+    one_hot_sites,
     program_table,
 )
 from modelflex.core.profile import Profile
@@ -74,6 +75,7 @@ class Pricer:
         self._once = {layer.name for layer in model.layers if layer.reads == "last"}
         dense = build_program(model)
         self._hoistable = {site.rsplit("/", 1)[0] for site in hoistable_sites(dense)}
+        self._one_hot = {site.rsplit("/", 1)[0] for site in one_hot_sites(dense)}
         self._layer_rows: dict[str, ProductRow] = {}
         self._densities = {
             k: Density(tuple(u), tuple(i)) for k, (u, i) in (densities or {}).items()
@@ -178,7 +180,7 @@ class Pricer:
     def _density(self, entry: _Entry, planned: Planned) -> Density:
         choice, geo = entry.choice, planned.geometry
         if (choice.activity if planned.outer else planned.inner) is None:
-            return Density()
+            return self._full_density(entry.weight, planned)
         link = {k: v for k, v in choice.to_json().items() if k in ("activation", "activity")}
         content = [entry.weight, link, geo.inputs, geo.block, planned.outer]
         key = json.dumps(content, sort_keys=True)
@@ -195,6 +197,13 @@ class Pricer:
             made = make_link(choice, site, matrix, geo.block)
             self._densities[key] = replayed_density(choice, planned, made, site)
         return self._densities[key]
+
+    def _full_density(self, weight: str, planned: Planned) -> Density:
+        """Of a product without an activity: everything, or one of the inputs where it is one-hot."""
+        if not planned.outer or weight not in self._one_hot:
+            return Density()
+        geo = planned.geometry
+        return Density((1 / geo.units,) * 3, (1 / geo.inputs,) * 3)
 
     def _measured(self, entry: _Entry, profile: Profile) -> list[Density]:
         found = []

@@ -8,13 +8,21 @@ from modelflex.calibrate import calibrate
 from modelflex.compress import compress
 from modelflex.core.data import Sequences
 from modelflex.core.fixed import FX_ONE, Array
-from modelflex.core.model import Layer, Model, check_model
+from modelflex.core.model import Model
 from modelflex.core.program import build_program
 from modelflex.core.weight import float_weight
 from modelflex.execute.interpret import Execution, Interpreter, run
 from modelflex.registry import CELLS, LAYERS
-from modelflex.testing.generators import random_model, random_recipe, random_sequences
+from modelflex.testing.generators import (
+    Case,
+    random_inputs,
+    random_layer_model,
+    random_model,
+    random_recipe,
+    random_sequences,
+)
 from modelflex.testing.oracle import run_integers, run_reals
+from modelflex.testing.recipes import check_footprint
 
 FLOAT_TOLERANCE = 1e-5
 
@@ -107,29 +115,71 @@ class CellSuite:
 
 
 class LayerSuite:
-    """What every layer without state owes."""
+    """What every layer without recurrence owes, at each of its example sizes."""
+
+    def _models(self, name: str) -> list[tuple[Model, Model, Sequences]]:
+        """(uncompressed, compressed, data): the layer and what reads it, under two recipes each."""
+        made = []
+        for seed, sizes in enumerate((*LAYERS.get(name).examples, *LAYERS.get(name).examples)):
+            rng = np.random.default_rng(seed)
+            reads = ("every", "last")[seed % 2]
+            model = random_layer_model(rng, name, sizes, reads)
+            stats = calibrate(model, random_inputs(rng, (20, 10), model))
+            small = compress(model, random_recipe(rng, model), stats).model
+            made.append((model, small, random_inputs(rng, (9, 4, 1, 6), model)))
+        return made
 
     def test_says_what_it_is(self, name: str) -> None:
-        """A reference and at least one weight."""
+        """A reference, and examples that state every option of its kind that must be."""
         layer = LAYERS.get(name)
         assert layer.reference.strip()
-        assert layer.shapes(4, 6)
+        assert layer.examples
+        for sizes in layer.examples:
+            assert set(sizes.options) <= set(layer.options)
+            assert all(sizes.options.get(o, d) is not None for o, d in layer.options.items())
 
-    def test_program_equals_the_equations(self, name: str) -> None:
-        """The layer alone, at every step: float to rounding, compressed bit for bit."""
-        rng = np.random.default_rng(8)
-        layer = Layer("only", name, 8, 8)
-        weights = {
-            n: float_weight(rng.normal(size=shape), rng.normal(size=shape[0]), 1)
-            for n, shape in layer.weight_shapes.items()
-        }
-        model = check_model(Model("one layer", (layer,), weights))
-        data = random_sequences(rng, (6, 3), 8)
-        floats = run(build_program(model), data).outputs
-        np.testing.assert_allclose(floats, run_reals(model, data), rtol=0, atol=FLOAT_TOLERANCE)
-        small = compress(model, random_recipe(rng, model), calibrate(model, data)).model
-        integers = run(build_program(small), data).outputs
-        assert (integers * FX_ONE).tolist() == run_integers(small, data).outputs
+    def test_float_program_equals_the_equations(self, name: str) -> None:
+        """The traced float program equals the layer's equations in float64, to rounding."""
+        for model, _, data in self._models(name):
+            floats = run(build_program(model), data).outputs
+            wanted = run_reals(model, data)
+            np.testing.assert_allclose(floats, wanted, rtol=0, atol=FLOAT_TOLERANCE)
+
+    def test_integer_program_equals_plain_integers(self, name: str) -> None:
+        """The batched interpreter equals the equations in Python integers, bit for bit, counters too."""
+        for _, model, data in self._models(name):
+            found, wanted = run(build_program(model), data), run_integers(model, data)
+            assert (found.outputs * FX_ONE).tolist() == wanted.outputs
+            for site, counts in wanted.counts.items():
+                assert vars(found.profile.sites[site]) == vars(counts)
+
+    def test_streaming_equals_the_whole_sequence(self, name: str) -> None:
+        """Steps fed one at a time with the carried state give the same result, bit for bit."""
+        for _, model, _ in self._models(name):
+            data = random_inputs(np.random.default_rng(9), (7, 7), model)
+            interpreter = Interpreter(build_program(model))
+            whole, (outputs, _) = interpreter.run(data).outputs, stream(interpreter, data)
+            wanted = outputs.reshape(whole.shape) if model.per_step else outputs[:, -1]
+            np.testing.assert_array_equal(whole, wanted)
+
+    def test_ragged_batches_equal_single_sequences(self, name: str) -> None:
+        """A sequence's result does not depend on what lies beside it in the batch."""
+        for _, model, data in self._models(name):
+            interpreter = Interpreter(build_program(model))
+            alone = [interpreter.run(data.take(np.array([i]))).outputs for i in range(data.count)]
+            np.testing.assert_array_equal(interpreter.run(data).outputs, np.concatenate(alone))
+
+    def test_both_ways_of_pricing_agree(self, name: str) -> None:
+        """Rows from footprints equal rows from the program, for compressed and float networks."""
+        for seed, sizes in enumerate(LAYERS.get(name).examples):
+            rng = np.random.default_rng(seed)
+            model = random_layer_model(rng, name, sizes, "every")
+            stats = calibrate(model, random_inputs(rng, (20, 10), model))
+            recipe = random_recipe(rng, model)
+            data = random_inputs(rng, (9, 4), model)
+            made = compress(model, recipe, stats)
+            case = Case(model, stats, recipe, made, data)
+            check_footprint(case, run(case.program, data))
 
 
 def stream(interpreter: Interpreter, data: Sequences) -> tuple[Array, Execution]:

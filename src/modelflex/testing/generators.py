@@ -15,11 +15,11 @@ from modelflex.compress import Compression, compress
 from modelflex.compress.choices import gates
 from modelflex.compress.links import inner_link
 from modelflex.core.data import Sequences
-from modelflex.core.extension import Fit, Format, Moments
+from modelflex.core.extension import Fit, Format, Moments, Sizes
 from modelflex.core.fixed import Array
 from modelflex.core.model import Layer, Model, check_model
 from modelflex.core.part import FLOAT_BITS, Part
-from modelflex.core.program import Program, Stage, build_program
+from modelflex.core.program import Program, Stage, build_program, input_symbols
 from modelflex.core.recipe import Activation, Choice, Recipe, Rule
 from modelflex.core.stats import Stats
 from modelflex.core.tracer import Link, Tracer
@@ -63,6 +63,29 @@ def random_model(
         Layer(f"layer{i}", kind, units if i else inputs, units) for i, kind in enumerate(cells)
     ]
     layers.append(Layer("head", "dense", units, outputs, reads))
+    return _with_random_weights(rng, layers)
+
+
+def random_layer_model(rng: np.random.Generator, kind: str, sizes: Sizes, reads: str) -> Model:
+    """A layer of any kind and a dense head on it."""
+    layers = [
+        Layer("layer0", kind, sizes.inputs, sizes.units, "every", sizes.options),
+        Layer("head", "dense", sizes.units, 4, reads),
+    ]
+    return _with_random_weights(rng, layers)
+
+
+def random_inputs(rng: np.random.Generator, lengths: Sequence[int], model: Model) -> Sequences:
+    """Ragged sequences for a model; symbols where its first layer takes them."""
+    data = random_sequences(rng, lengths, model.inputs)
+    symbols = input_symbols(model)
+    if symbols is None:
+        return data
+    x = rng.integers(0, symbols, data.x.shape).astype(np.float32)
+    return replace(data, x=x)
+
+
+def _with_random_weights(rng: np.random.Generator, layers: Sequence[Layer]) -> Model:
     weights: dict[str, Weight] = {}
     groups = {}
     for layer in layers:

@@ -7,7 +7,7 @@ interpreter; slow, and with no width to overflow. Cells run in it through their 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -67,6 +67,10 @@ def multiplier(factors: list[Fraction]) -> tuple[list[int], int]:
     return [rsh(m, max(s - MAX_SHIFT, 0)) for m in mantissas], min(s, MAX_SHIFT)
 
 
+class OneHot(Vector):
+    """A vector of which products read what is not 0."""
+
+
 class Integers:
     """The namespace of cells over lists of Python integers."""
 
@@ -89,6 +93,18 @@ class Integers:
     def tanh(self, a: Vector) -> Vector:
         """Tanh of every element."""
         return [tanh(x) for x in a]
+
+    def relu(self, a: Vector) -> Vector:
+        """max(x, 0) of every element."""
+        return [max(x, 0) for x in a]
+
+    def one_hot(self, a: Vector, size: int) -> Vector:
+        """2¹⁶ at the nearest whole number, ties upwards."""
+        return OneHot(2**16 if i == rsh(a[0], 16) else 0 for i in range(size))
+
+    def concat(self, parts: Sequence[Vector]) -> Vector:
+        """One after another."""
+        return [x for part in parts for x in part]
 
     def split(self, a: Vector, parts: int) -> list[Vector]:
         """Equal consecutive pieces."""
@@ -118,6 +134,18 @@ class Reals:
     def tanh(self, a: Array) -> Array:
         """Hyperbolic tangent."""
         return np.tanh(a)
+
+    def relu(self, a: Array) -> Array:
+        """max(x, 0)."""
+        return np.where(a > 0, a, 0.0)
+
+    def one_hot(self, a: Array, size: int) -> Array:
+        """1 at the nearest whole number."""
+        return (np.arange(size) == round(float(a[0]))).astype(np.float64)
+
+    def concat(self, parts: Sequence[Array]) -> Array:
+        """One after another."""
+        return np.concatenate(parts)
 
     def split(self, a: Array, parts: int) -> list[Array]:
         """Equal consecutive pieces."""
@@ -188,6 +216,8 @@ class Affine:
         """A·v + b of fx numbers."""
         codes = [clamp(rsh(x * self.gain, self.gain_shift), self.link.bits) for x in v]
         seen, mask = self._seen(codes)
+        if self.link.activity is None and isinstance(v, OneHot):
+            mask = [x != 0 for x in codes]
         size = self.geometry.block
         self.counts.runs += 1
         self.counts.active += sum(mask)
@@ -267,7 +297,11 @@ def run_layer(
     if layer.reads == "last":
         values = values[-1:]
     if not isinstance(plugin, Cell):
-        return [plugin.apply(F, x, params) for x in values]
+        quiet = [0 * values[0][0]] * layer.inputs
+        frames = [quiet] * layer.past + values
+        if layer.past:
+            values = [F.concat(frames[t : t + layer.past + 1]) for t in range(len(values))]
+        return [plugin.apply(F, x, params, layer.sizes) for x in values]
     state = dict.fromkeys(plugin.states, zeros)
     made = []
     for x in values:

@@ -71,19 +71,23 @@ def footprint_table(case: Case, ran: Execution) -> ProductTable:
     return keeper.table
 
 
+def check_footprint(case: Case, ran: Execution) -> None:
+    """The table from footprints equals the table from the program, column by column."""
+    before = footprint_table(case, ran)
+    after = program_table(case.program, ran.profile, case.made.model)
+    assert before.steps == after.steps
+    assert list(before["site"]) == list(after["site"])
+    for name in after.columns:
+        np.testing.assert_array_equal(before[name], after[name], err_msg=name)
+    np.testing.assert_array_equal(before.row_start, after.row_start)
+
+
 class RecipeSuite:
     """Contracts of whole networks."""
 
     def test_both_ways_of_pricing_agree(self, seed: int) -> None:
         """The table from footprints equals the table from the program, column by column."""
-        case, ran = cached_case(seed), executed(seed)
-        before = footprint_table(case, ran)
-        after = program_table(case.program, ran.profile, case.made.model)
-        assert before.steps == after.steps
-        assert list(before["site"]) == list(after["site"])
-        for name in after.columns:
-            np.testing.assert_array_equal(before[name], after[name], err_msg=name)
-        np.testing.assert_array_equal(before.row_start, after.row_start)
+        check_footprint(cached_case(seed), executed(seed))
 
     def test_bytes_of_the_artefact_are_those_foretold(self, seed: int, tmp_path: Path) -> None:
         """Tensors of the saved artefact == model.weight_bytes == footprint."""
