@@ -23,6 +23,7 @@ class Cost:
         state_bytes: carried state, in the widths of docs/arithmetic.md.
         weight_fetch_bytes_per_step: bytes out of the weight store at the structure's fetch
             granularity, scales and biases included; what runs once a sequence is divided by its length.
+        macs_per_step: multiply-accumulates that are performed; likewise.
         dram_bytes_per_step: bytes over the DRAM bus.
         bandwidth_bytes_per_s: DRAM bandwidth required for perfect overlap with the arithmetic.
         resources: platform-specific (e.g. sram_bytes).
@@ -44,6 +45,7 @@ class Cost:
     weight_bytes: float | None = None
     state_bytes: float | None = None
     weight_fetch_bytes_per_step: float | None = None
+    macs_per_step: float | None = None
     dram_bytes_per_step: float | None = None
     bandwidth_bytes_per_s: float | None = None
     resources: Mapping[str, float] = field(default_factory=dict)
@@ -70,6 +72,7 @@ COST_UNITS: Mapping[str, str] = {
     "weight_bytes": "B",
     "state_bytes": "B",
     "weight_fetch_bytes_per_step": "B",
+    "macs_per_step": "",
     "dram_bytes_per_step": "B",
     "bandwidth_bytes_per_s": "B/s",
     "coverage": "",

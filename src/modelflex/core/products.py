@@ -134,6 +134,17 @@ class ProductTable:
         return per_run * self["runs_per_step"] + self["reset_bytes"] / self.steps
 
 
+def count_totals(table: ProductTable, choices: Array) -> dict[str, Array]:
+    """Fields of `Cost` that hang on no device: `choices` [recipes, weights] → [recipes] each."""
+    macs = table["macs"] * table["active"] * table["runs_per_step"]
+    return {
+        "weight_bytes": table.total(table["stored_bytes"], choices),
+        "state_bytes": table.total(table["state_bytes"], choices),
+        "weight_fetch_bytes_per_step": table.total(table.fetch_bytes_per_step, choices),
+        "macs_per_step": table.total(macs, choices),
+    }
+
+
 def make_table(choices: Sequence[Sequence[ProductRow]], steps: float) -> ProductTable:
     """A table from the rows of every choice, in the order of the choice numbers."""
     rows = [row for choice in choices for row in choice]
@@ -367,7 +378,7 @@ def _elementwise(graph: Graph, site: str, mode: str, steps: float) -> ProductRow
         reset_bytes=0.0,
         runs_per_step=1.0 if mode == "step" else 1.0 / steps,
         state_bytes=float(sum(v.size * STATE_BYTES[v.dtype] for v in cell)),
-        functions=sum(size for kind, size in sizes if kind in ("sigmoid", "tanh")),
+        functions=sum(size for kind, size in sizes if kind in ("sigmoid", "tanh", "piecewise")),
     )
 
 

@@ -17,6 +17,7 @@ COST_LABELS: Mapping[str, str] = {
     "weight_fetch_bytes_per_step": "Weights fetched a step",
     "weight_bytes": "Weights stored",
     "state_bytes": "State carried",
+    "macs_per_step": "Multiply-accumulates a step",
     "dram_bytes_per_step": "DRAM traffic a step",
     "latency_per_step_s": "Latency a step",
     "latency_s": "Latency an inference",

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, with_config
 from modelflex.core.cost import COST_UNITS, Cost
 from modelflex.core.fixed import Array
 from modelflex.core.platform import Platform
-from modelflex.core.products import ProductTable, single_recipe
+from modelflex.core.products import ProductTable, count_totals, single_recipe
 from modelflex.core.recipe import read_config
 from modelflex.core.spec import SPECS, Spec, SpecField, find_spec, read_spec
 from modelflex.errors import UserError, nearest
@@ -179,8 +179,8 @@ class Roofline(Platform):
         def total(column: Array) -> Array:
             return table.total(column, choices)
 
-        weight_bytes, state_bytes = total(table["stored_bytes"]), total(table["state_bytes"])
-        level = self._level(weight_bytes + state_bytes)
+        counts = count_totals(table, choices)
+        level = self._level(counts["weight_bytes"] + counts["state_bytes"])
         timed = [Rows(columns, at.bandwidth) for at in self.levels]
         nowhere = np.full(level.shape, np.nan)
         step_s = np.choose(level, [*(total(rows.step_s) for rows in timed), nowhere])
@@ -207,9 +207,7 @@ class Roofline(Platform):
             "power_w": np.where(np.isnan(step_s), np.nan, self.busy_w),
             "gops": operations / step_s,
             "gops_per_w": operations / (self.busy_w * step_s),
-            "weight_bytes": weight_bytes,
-            "state_bytes": state_bytes,
-            "weight_fetch_bytes_per_step": total(table.fetch_bytes_per_step),
+            **counts,
             "dram_bytes_per_step": dram_bytes,
             "bandwidth_bytes_per_s": bandwidth,
             "coverage": np.where(level < len(self.levels), 1.0, 0.0),

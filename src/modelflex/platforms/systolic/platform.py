@@ -10,7 +10,7 @@ import numpy as np
 from modelflex.core.cost import COST_UNITS, Cost
 from modelflex.core.fixed import Array
 from modelflex.core.platform import Platform
-from modelflex.core.products import ProductTable, single_recipe
+from modelflex.core.products import ProductTable, count_totals, single_recipe
 from modelflex.core.recipe import read_config
 from modelflex.core.spec import Spec
 from modelflex.platforms.systolic.breakdown import Breakdown
@@ -212,6 +212,7 @@ class Systolic(Platform):
             "state_bytes": state_bytes,
             "weight_fetch_bytes_per_step": total(columns["dram_bytes"] * step)
             + total(columns["dram_bytes"] * once + columns["reset_bytes"]) / table.steps,
+            "macs_per_step": batch * count_totals(table, choices)["macs_per_step"],
             "dram_bytes_per_step": dram_bytes,
             "coverage": coverage,
         }
