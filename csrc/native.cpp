@@ -7,6 +7,7 @@
 
 #include "elementwise.h"
 #include "fixed_point.h"
+#include "piecewise.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -86,6 +87,20 @@ void lookup(const Array<const int32_t> &x, const Array<const int32_t> &table,
     kernel(x.data(), x.size(), table.data(), out.data());
 }
 
+void piecewise(const Array<const int32_t> &x, const Array<const int32_t> &breaks,
+               const Array<const int32_t> &values, const Array<const int32_t> &slopes,
+               int32_t centre, const Array<int32_t> &out) {
+    require_same_shape(x, out, "out must have the shape of x");
+    const size_t segments = breaks.size();
+    require(segments >= 1 && breaks.data()[0] == 0, "breaks must start with 0");
+    require(values.size() == segments && slopes.size() == segments,
+            "values and slopes must have one entry for each of breaks");
+    require(slopes.data()[segments - 1] == 0, "the last slope must be 0");
+    const mf_piecewise table = {breaks.data(), values.data(), slopes.data(), segments, centre};
+    nb::gil_scoped_release unlocked;
+    mf_piecewise_array(x.data(), x.size(), &table, out.data());
+}
+
 void delta_encode(const Array<const int16_t> &x, const Array<const int16_t> &x_hat, size_t block,
                   const Array<const int32_t> &theta, int overshoot, int bits,
                   const Array<int32_t> &delta, const Array<uint8_t> &mask,
@@ -130,6 +145,8 @@ NB_MODULE(_native, m) {
           "out"_a.noconvert());
     m.def("sigmoid", &lookup<mf_sigmoid_array>, "x"_a.noconvert(), "table"_a.noconvert(),
           "out"_a.noconvert());
+    m.def("piecewise", &piecewise, "x"_a.noconvert(), "breaks"_a.noconvert(),
+          "values"_a.noconvert(), "slopes"_a.noconvert(), "centre"_a, "out"_a.noconvert());
     m.def("delta_encode", &delta_encode, "x"_a.noconvert(), "x_hat"_a.noconvert(), "block"_a,
           "theta"_a.noconvert(), "overshoot"_a, "bits"_a, "delta"_a.noconvert(),
           "mask"_a.noconvert(), "sent"_a.noconvert());

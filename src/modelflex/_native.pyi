@@ -37,6 +37,13 @@ def tanh(x: Int32, table: Int32, out: Int32) -> None:
 def sigmoid(x: Int32, table: Int32, out: Int32) -> None:
     """out = 2¹⁵ + rsh(tanh(rsh(x, 1)), 1), all fx, with the table of tanh."""
 
+def piecewise(
+    x: Int32, breaks: Int32, values: Int32, slopes: Int32, centre: int, out: Int32
+) -> None:
+    """out = centre ± (values[i] + rsh(slopes[i]·(|x| - breaks[i]), 16)), i the last segment with
+    breaks[i] ≤ |x|; breaks start with 0 and increase, the last slope is 0.
+    """
+
 def delta_encode(
     x: Int16,
     x_hat: Int16,

@@ -162,11 +162,13 @@ def _check_removal(layer: Layer, after: Layer | None, units: int) -> None:
 
 
 def reduced_layers(model: Model, recipe: Recipe) -> tuple[Layer, ...]:
-    """The layers as the recipe leaves them: fewer units where some are removed."""
+    """The layers as the recipe leaves them: fewer units where some are removed, other nonlinearities."""
     removed = removals(model, recipe)
     layers: list[Layer] = []
     for layer in model.layers:
         units = removed[layer.name].units if layer.name in removed else layer.units
         inputs = layers[-1].units if layers else layer.inputs
-        layers.append(replace(layer, inputs=inputs, units=units))
+        rule = recipe.layer_choice(layer.name)[1]
+        nonlinearity = None if rule is None else rule.nonlinearity
+        layers.append(replace(layer, inputs=inputs, units=units, nonlinearity=nonlinearity))
     return tuple(layers)

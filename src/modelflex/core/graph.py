@@ -56,6 +56,7 @@ PRIMITIVES: Mapping[str, Primitive] = {
         1, 1, (None,), True, "1 at the element rint(x), else 0; all 0 if there is no such element"
     ),
     "concat": Primitive(2, 1, (None,), True, "one vector after another"),
+    "piecewise": Primitive(1, 1, (0,), True, "centre ± a piecewise linear function of |x|"),
     "slice": Primitive(1, 1, (None,), True, "elements start … stop of the last axis"),
 }
 

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from modelflex.core.extension import Cell, FeedForward, Sizes
+from modelflex.core.extension import Cell, FeedForward, Nonlinearity, Sizes
+from modelflex.core.recipe import method_to_json
 from modelflex.core.weight import Weight
 from modelflex.errors import UserError, nearest
-from modelflex.registry import CELLS, LAYERS
+from modelflex.registry import CELLS, LAYERS, NONLINEARITIES
 
 MAX_WEIGHT = 1 << 27
 """Numbers of one matrix: 1 GiB in binary64. A circulant file of 2 MB can mean 10¹² of them."""
@@ -28,6 +29,7 @@ class Layer:
         inputs, units: elements of what it reads and gives at a step.
         reads: whether it runs at "every" step or once, on the "last" one.
         options: further sizes that its kind takes.
+        nonlinearity: how integer programs compute its σ and tanh; None for exactly.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Layer:
     units: int
     reads: str = "every"
     options: Mapping[str, int] = field(default_factory=dict)
+    nonlinearity: Nonlinearity | None = None
 
     @property
     def plugin(self) -> Cell | FeedForward:
@@ -91,7 +94,11 @@ class Layer:
         """A JSON object."""
         names = ("name", "kind", "inputs", "units", "reads")
         entry = {name: getattr(self, name) for name in names}
-        return {**entry, "options": dict(self.options)} if self.options else entry
+        if self.options:
+            entry["options"] = dict(self.options)
+        if self.nonlinearity is not None:
+            entry["nonlinearity"] = method_to_json(NONLINEARITIES, self.nonlinearity)
+        return entry
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,6 +165,12 @@ def check_model(model: Model) -> Model:
     before: Layer | None = None
     for layer in model.layers:
         _check_layer(layer, before)
+        if layer.nonlinearity is not None and model.numeric == "float":
+            raise UserError(
+                f"layer '{layer.name}' of an uncompressed model has a nonlinearity",
+                "none: floats compute the exact functions",
+                "name it in a recipe",
+            )
         wanted |= layer.weight_shapes
         before = layer
     for name, shape in wanted.items():

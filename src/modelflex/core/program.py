@@ -10,6 +10,7 @@ import numpy as np
 from modelflex.core.extension import Cell
 from modelflex.core.graph import Graph
 from modelflex.core.model import Layer, Model
+from modelflex.core.piecewise import FUNCTIONS, Piecewise
 from modelflex.core.tracer import Product, Tracer, Value
 from modelflex.core.weight import Weight, float_weight
 
@@ -59,13 +60,21 @@ def build_program(model: Model) -> Program:
     products: dict[str, Product] = {}
     one_hot = False
     for layer in model.layers:
-        tracer = Tracer(model.numeric)
+        tracer = Tracer(model.numeric, _tables(layer))
         weights = {name: model.weights[name] for name in layer.weight_shapes}
         y = _trace_layer(tracer, layer, weights, one_hot)
         one_hot, graph = y.one_hot, tracer.finish({"y": y})
         stages.append(Stage(layer.name, graph, "once" if layer.reads == "last" else "step"))
         products |= tracer.products
     return Program(tuple(stages), products, model.numeric)
+
+
+def _tables(layer: Layer) -> dict[str, Piecewise]:
+    """What the layer's nonlinearity gives for the functions; none for exact ones."""
+    if layer.nonlinearity is None:
+        return {}
+    tables = {name: layer.nonlinearity.table(name) for name in FUNCTIONS}
+    return {name: table for name, table in tables.items() if table is not None}
 
 
 def shape_graph(layer: Layer) -> Graph:
@@ -108,5 +117,5 @@ def _trace_layer(
     return plugin.apply(tracer, x, params, layer.sizes)
 
 
-def _affine(tracer: Tracer, name: str, weight: Weight) -> Callable[[Value], Value]:
-    return lambda x: weight.lower(tracer, name, x)
+def _affine(tracer: Tracer, name: str, weight: Weight) -> Callable[..., Value]:
+    return lambda x, windows=None: weight.lower(tracer, name, x, windows=windows)

@@ -12,10 +12,17 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from modelflex.core.extension import Format, Removal, Structure
+from modelflex.core.extension import Format, Nonlinearity, Removal, Structure
 from modelflex.core.tracer import Activity
 from modelflex.errors import UserError, nearest
-from modelflex.registry import ACTIVITIES, FORMATS, REMOVALS, STRUCTURES, Registry
+from modelflex.registry import (
+    ACTIVITIES,
+    FORMATS,
+    NONLINEARITIES,
+    REMOVALS,
+    STRUCTURES,
+    Registry,
+)
 
 SCHEMA = "modelflex.recipe/1"
 
@@ -68,12 +75,12 @@ class Choice:
     def to_json(self) -> dict[str, Any]:
         """A JSON object; the method's registered name stands under "method"."""
         out: dict[str, Any] = {
-            "structure": _named(STRUCTURES, self.structure),
-            "format": _named(FORMATS, self.format),
+            "structure": method_to_json(STRUCTURES, self.structure),
+            "format": method_to_json(FORMATS, self.format),
             "activation": dataclasses.asdict(self.activation),
         }
         if self.activity is not None:
-            out["activity"] = _named(ACTIVITIES, self.activity)
+            out["activity"] = method_to_json(ACTIVITIES, self.activity)
         return out
 
 
@@ -91,20 +98,28 @@ class LayerRule:
 
     Attributes:
         removal: which units stay; None for all.
+        nonlinearity: how σ and tanh are computed; None for exactly.
     """
 
     layers: str
     removal: Removal | None = None
+    nonlinearity: Nonlinearity | None = None
 
     def naive(self) -> LayerRule:
         """The same sizes, chosen without data."""
-        return replace(self, removal=None if self.removal is None else self.removal.naive())
+        return LayerRule(
+            self.layers,
+            None if self.removal is None else self.removal.naive(),
+            None if self.nonlinearity is None else self.nonlinearity.naive(),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object."""
         out: dict[str, Any] = {"layers": self.layers}
         if self.removal is not None:
-            out["removal"] = _named(REMOVALS, self.removal)
+            out["removal"] = method_to_json(REMOVALS, self.removal)
+        if self.nonlinearity is not None:
+            out["nonlinearity"] = method_to_json(NONLINEARITIES, self.nonlinearity)
         return out
 
 
@@ -165,7 +180,8 @@ class Recipe:
         return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
 
-def _named(registry: Registry, config: Any) -> dict[str, Any]:
+def method_to_json(registry: Registry, config: Any) -> dict[str, Any]:
+    """A method's configuration as a JSON object, its registered name under "method"."""
     return {"method": registry.name_of(type(config)), **dataclasses.asdict(config)}
 
 
@@ -195,7 +211,12 @@ def read_config(kind: type, values: Mapping[str, Any], where: str) -> Any:
         raise UserError(f"{where}.{spot} is {first['input']!r}: {first['msg']}") from None
 
 
-def _method(registry: Registry, values: Any, where: str) -> Any:
+def method_from_json(registry: Registry, values: Any, where: str) -> Any:
+    """A method's configuration from a JSON object, or from its name alone.
+
+    Raises:
+        UserError: no such method, an unknown field, a wrong type or a value out of range.
+    """
     if isinstance(values, str):
         values = {"method": values}
     if not isinstance(values, Mapping) or not isinstance(values.get("method"), str):
@@ -231,10 +252,12 @@ def rule_from_json(values: Any, where: str = "rule") -> Rule:
         raise UserError(f"{where}.activation is {activation!r}", "a table such as { bits = 8 }")
     activity = values.get("activity")
     choice = Choice(
-        _method(STRUCTURES, values.get("structure", "dense"), f"{where}.structure"),
-        _method(FORMATS, values["format"], f"{where}.format"),
+        method_from_json(STRUCTURES, values.get("structure", "dense"), f"{where}.structure"),
+        method_from_json(FORMATS, values["format"], f"{where}.format"),
         read_config(Activation, activation, f"{where}.activation"),
-        None if activity in (None, "none") else _method(ACTIVITIES, activity, f"{where}.activity"),
+        None
+        if activity in (None, "none")
+        else method_from_json(ACTIVITIES, activity, f"{where}.activity"),
     )
     return Rule(pattern, choice)
 
@@ -245,7 +268,7 @@ def layer_rule_from_json(values: Any, where: str = "layer rule") -> LayerRule:
     Raises:
         UserError: an unknown key, method or value.
     """
-    known = ["layers", "removal"]
+    known = ["layers", "removal", "nonlinearity"]
     if not isinstance(values, Mapping):
         raise UserError(f"{where} is {values!r}", "a table")
     for name in values:
@@ -256,10 +279,16 @@ def layer_rule_from_json(values: Any, where: str = "layer rule") -> LayerRule:
         raise UserError(
             f"{where}.layers is {pattern!r}", "a pattern of layer names such as 'lstm*'"
         )
-    removal = values.get("removal")
-    if removal in (None, "none"):
-        return LayerRule(pattern)
-    return LayerRule(pattern, _method(REMOVALS, removal, f"{where}.removal"))
+    removal, nonlinearity = values.get("removal"), values.get("nonlinearity")
+    return LayerRule(
+        pattern,
+        None
+        if removal in (None, "none")
+        else method_from_json(REMOVALS, removal, f"{where}.removal"),
+        None
+        if nonlinearity is None
+        else method_from_json(NONLINEARITIES, nonlinearity, f"{where}.nonlinearity"),
+    )
 
 
 def recipe_from_json(values: Any) -> Recipe:

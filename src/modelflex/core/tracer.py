@@ -13,6 +13,8 @@ from modelflex.core.fixed import FX_ONE, Array, Multiplier, Scale, as_multiplier
 from modelflex.core.graph import PRIMITIVES, Graph, Op, StateSlot, ValueType
 from modelflex.core.layout import Geometry, expand, part_geometry
 from modelflex.core.part import Part, bias_codes
+from modelflex.core.piecewise import Piecewise
+from modelflex.core.windows import Windows
 from modelflex.errors import UserError
 
 
@@ -91,10 +93,11 @@ class Product:
         weight: the name of the weight it belongs to.
         part, layout, geometry: the stored codes and how they lie.
         link: the code format of its input (None in float programs).
-        bias: added to each result: float32 [out] in float programs, int64 accumulator units [out] in
-            integer programs, or None. Under delta it is the first value of M.
+        bias: added to each result: float32 [outputs] in float programs, int64 accumulator units
+            [outputs] in integer programs, or None. Under delta it is the first value of M.
         bias_bytes: bytes stored for the bias.
         encode, rescale: integer constants of `quantize` and `rescale` (None in float programs).
+        windows: where the part is applied to the input; None where it is multiplied once.
     """
 
     site: str
@@ -107,6 +110,27 @@ class Product:
     bias_bytes: int
     encode: Multiplier | None
     rescale: Multiplier | None
+    windows: Windows | None = None
+
+    @property
+    def positions(self) -> int:
+        """How often the part is multiplied in a run."""
+        return 1 if self.windows is None else self.windows.positions
+
+    @property
+    def inputs(self) -> int:
+        """Elements of the vector that enters."""
+        return self.geometry.inputs if self.windows is None else self.windows.size
+
+    @property
+    def outputs(self) -> int:
+        """Elements of the result, [out, positions]."""
+        return self.geometry.out * self.positions
+
+    @property
+    def block(self) -> int:
+        """Elements of the vector that share a fetch unit; each is by itself where windows overlap."""
+        return self.geometry.block if self.windows is None else 1
 
     def integers(self) -> Array:
         """The matrix [out, in] of the codes that are multiplied (float32 numbers in float programs)."""
@@ -161,10 +185,17 @@ class Activity(ABC):
 
 
 class Tracer:
-    """Records primitives; `numeric` is "float" or "integer" for the whole program."""
+    """Records primitives.
 
-    def __init__(self, numeric: str) -> None:
-        self.numeric = numeric
+    Args:
+        numeric: "float" or "integer", for the whole program.
+        tables: what stands for "sigmoid" and "tanh"; without one their own primitives do.
+    """
+
+    def __init__(self, numeric: str, tables: Mapping[str, Piecewise] | None = None) -> None:
+        self.numeric, self.tables = numeric, tables or {}
+        if self.tables and numeric == "float":
+            raise ValueError("float programs compute functions, not tables")
         self.real = "fx" if numeric == "integer" else "float32"
         self.products: dict[str, Product] = {}
         self._values: list[ValueType] = []
@@ -245,10 +276,16 @@ class Tracer:
         return self._binary("mul", a, b)
 
     def sigmoid(self, a: Value) -> Value:
-        return self.record("sigmoid", (a,), ((a.size, a.dtype),))[0]
+        return self._function("sigmoid", a)
 
     def tanh(self, a: Value) -> Value:
-        return self.record("tanh", (a,), ((a.size, a.dtype),))[0]
+        return self._function("tanh", a)
+
+    def _function(self, name: str, a: Value) -> Value:
+        made = ((a.size, a.dtype),)
+        if name in self.tables:
+            return self.record("piecewise", (a,), made, table=self.tables[name])[0]
+        return self.record(name, (a,), made)[0]
 
     def relu(self, a: Value) -> Value:
         return self.record("relu", (a,), ((a.size, a.dtype),))[0]
@@ -276,30 +313,38 @@ class Tracer:
 
     # --- products --------------------------------------------------------------------------------
     def product(
-        self, site: str, part: Part, link: Link | None, layout: str, x: Value, bias: Part | None
+        self,
+        site: str,
+        part: Part,
+        link: Link | None,
+        layout: str,
+        x: Value,
+        bias: Part | None,
+        windows: Windows | None = None,
     ) -> Value:
         """Record one product in its layout, with its input format and activity; the result is real."""
-        geo = part_geometry(layout, part.codes, part.index, x.size)
-        out = geo.out
+        columns, positions = (x.size, 1) if windows is None else windows.taps.shape[::-1]
+        geo = part_geometry(layout, part.codes, part.index, columns)
+        out = geo.out * positions
         name = site.rsplit("/", 1)[0]
         nbytes = 0 if bias is None else bias.nbytes
         skip = {"skip_zeros": True} if x.one_hot else {}
         if link is None:
-            value = None if bias is None else bias.value().astype(np.float32)
+            value = None if bias is None else np.repeat(bias.value(), positions).astype(np.float32)
             self.products[site] = Product(
-                site, name, part, layout, geo, None, value, nbytes, None, None
+                site, name, part, layout, geo, None, value, nbytes, None, None, windows
             )
             return self.record("linear", (x,), ((out, "float32"),), site, **skip)[0]
-        units = np.repeat(part.row_scales(), out // geo.rows) * link.step
+        units = np.repeat(part.row_scales(), geo.out // geo.rows) * link.step
         rescale = as_multiplier(_one_per_scale(part, units) * FX_ONE)
         encode = as_multiplier(np.array([1.0 / (link.step * FX_ONE)]))
         if encode.shift < -16:
             raise UserError(
                 f"the input of '{site}' is coded in steps of {link.step:.3g}", "steps above 2^-47"
             )
-        integers = None if bias is None else bias_codes(bias)
+        integers = None if bias is None else np.repeat(bias_codes(bias), positions)
         self.products[site] = Product(
-            site, name, part, layout, geo, link, integers, nbytes, encode, rescale
+            site, name, part, layout, geo, link, integers, nbytes, encode, rescale, windows
         )
         codes = self.record("quantize", (x,), ((x.size, "code"),), site)[0]
         if link.activity is None:

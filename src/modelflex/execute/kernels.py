@@ -12,6 +12,7 @@ import numpy as np
 from modelflex.core import kernels as reference
 from modelflex.core.fixed import TANH_TABLE, Array, Multiplier
 from modelflex.core.graph import Op
+from modelflex.core.piecewise import Piecewise, piecewise
 
 NATIVE_ERROR: str | None = None
 """Why native kernels that were built cannot be loaded; None where they can, or were not built."""
@@ -38,6 +39,12 @@ def _native_unary(kernel: Callable[..., None]) -> Kernel:
         return out
 
     return run
+
+
+def _native_piecewise(a: Array, table: Piecewise) -> Array:
+    out = np.empty(a.shape, np.int32)
+    _native.piecewise(_contiguous(a), table.breaks, table.values, table.slopes, table.centre, out)
+    return out
 
 
 def _native_binary(kernel: Callable[..., None]) -> Kernel:
@@ -89,6 +96,7 @@ _NUMPY: Mapping[str, Kernel] = {
     "mul": reference.mul,
     "sigmoid": reference.sigmoid,
     "tanh": reference.tanh,
+    "piecewise": piecewise,
 }
 _FLOAT: Mapping[str, Kernel] = {
     "add": np.add,
@@ -117,6 +125,7 @@ class Kernels:
                 "mul": _native_binary(_native.mul),
                 "sigmoid": _native_unary(_native.sigmoid),
                 "tanh": _native_unary(_native.tanh),
+                "piecewise": _native_piecewise,
             }
 
     def elementwise(self, op: Op, args: Sequence[Array]) -> Array:
@@ -130,7 +139,7 @@ class Kernels:
         table = self._integer if args[0].dtype == np.int32 else _FLOAT
         if op.kind not in table:
             raise ValueError(f"the interpreter knows no elementwise primitive '{op.kind}'")
-        return table[op.kind](*args)
+        return table[op.kind](*args, **op.attrs)
 
 
 NUMPY_KERNELS = Kernels(native=False)

@@ -10,6 +10,7 @@ from typing import Any
 from modelflex.core.extension import Cell
 from modelflex.core.json_values import field, is_size, read_json_object
 from modelflex.core.model import Layer, Model, check_model
+from modelflex.core.recipe import method_from_json
 from modelflex.core.storage import (
     FLOAT,
     MODEL_SCHEMA,
@@ -18,9 +19,10 @@ from modelflex.core.storage import (
 from modelflex.core.weight import Weight
 from modelflex.errors import UserError, nearest
 from modelflex.importers.tensors import read_safetensors
+from modelflex.registry import NONLINEARITIES
 
 MODEL_KEYS = ("schema", "name", "layers", "output", "meta", "weights")
-LAYER_KEYS = ("name", "kind", "inputs", "units", "reads", "options")
+LAYER_KEYS = ("name", "kind", "inputs", "units", "reads", "options", "nonlinearity")
 
 
 def load_folder_model(description: Path) -> Model:
@@ -73,7 +75,10 @@ def _read_layer(entry: Any, where: str) -> Layer:
             raise UserError(f"layer '{name}': {key} is {str(entry.get(key))[:30]}", "1 … 2³¹ − 1")
     options = field(entry, "options", where, dict) if "options" in entry else {}
     reads = entry.get("reads", "every")
-    return Layer(name, kind, entry["inputs"], entry["units"], reads, options)
+    made = entry.get("nonlinearity")
+    if made is not None:
+        made = method_from_json(NONLINEARITIES, made, f"{where}.nonlinearity")
+    return Layer(name, kind, entry["inputs"], entry["units"], reads, options, made)
 
 
 def _read_weights(

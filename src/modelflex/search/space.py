@@ -8,8 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from modelflex.core.recipe import LayerRule, Recipe, Rule, layer_rule_from_json, rule_from_json
+from modelflex.core.recipe import (
+    LayerRule,
+    Recipe,
+    Rule,
+    layer_rule_from_json,
+    method_to_json,
+    rule_from_json,
+)
 from modelflex.errors import UserError, nearest
+from modelflex.registry import NONLINEARITIES
 
 MAX_RECIPES = 1_000_000
 _KEYS = ("name", "vary", "rules", "layers", "recalibrate")
@@ -129,6 +137,10 @@ def _label(rules: Sequence[Rule], layers: Sequence[LayerRule], rounds: int) -> s
     parts = [
         f"{rule.layers} {rule.removal.units} units" for rule in layers if rule.removal is not None
     ]
+    for layer in layers:
+        if layer.nonlinearity is not None:
+            made = method_to_json(NONLINEARITIES, layer.nonlinearity)
+            parts.append(" ".join([layer.layers, *map(str, made.values())]))
     for rule in rules:
         choice = rule.choice
         bits = f"{choice.format.stored_bits}b×{choice.activation.bits}b"

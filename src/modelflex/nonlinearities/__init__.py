@@ -1,0 +1,1 @@
+"""Nonlinearities, one a file: how σ and tanh are computed in integers."""
