@@ -146,8 +146,8 @@ class Delta(Activity):
         link = product.link
         if link is None:
             raise ValueError("delta is lowered in integer programs only")
-        site, size, out = product.site, codes.size, product.geometry.out
-        block = self._block(product.geometry.block)
+        site, size, out = product.site, codes.size, product.outputs
+        block = self._block(product.block)
         sent = tracer.state(f"{site}.sent", size, "code")
         total = tracer.state(f"{site}.m", out, "acc", init=product.bias)
         delta, mask, sent_after = tracer.record(

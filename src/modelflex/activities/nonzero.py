@@ -38,7 +38,7 @@ class Nonzero(Activity):
         return 0
 
     def lower(self, tracer: Tracer, product: Product, codes: Value) -> Value:
-        out = ((product.geometry.out, "acc"),)
+        out = ((product.outputs, "acc"),)
         return tracer.record("linear", (codes,), out, product.site, skip_zeros=True)[0]
 
     def replay(self, codes: Array, lengths: Array, block: int, link: Link) -> tuple[Array, Array]:

@@ -12,6 +12,7 @@ from modelflex.core.fixed import Array
 from modelflex.core.layout import expand
 from modelflex.core.part import FLOAT_BITS, Part, pack_bias
 from modelflex.core.tracer import Link, Tracer, Value
+from modelflex.core.windows import Windows, pointwise
 
 
 class Weight(ABC):
@@ -35,10 +36,15 @@ class Weight(ABC):
         """The matrix A that the parts mean, float64 [out, in]."""
 
     @abstractmethod
-    def lower(self, tracer: Tracer, name: str, x: Value, first: int = 0) -> Value:
+    def lower(
+        self, tracer: Tracer, name: str, x: Value, first: int = 0, windows: Windows | None = None
+    ) -> Value:
         """Record how A·x + b is computed for x [in]; the result has shape [out].
 
         Its products get the sites name/first, name/(first + 1), …
+
+        Args:
+            windows: where the map is applied to x; the result has the shape [out, positions] then.
         """
 
     @abstractmethod
@@ -126,9 +132,11 @@ class Matrix(Weight):
     def dense(self) -> Array:
         return expand(self.layout, self.part.value(), self.part.index, self.inputs)
 
-    def lower(self, tracer: Tracer, name: str, x: Value, first: int = 0) -> Value:
+    def lower(
+        self, tracer: Tracer, name: str, x: Value, first: int = 0, windows: Windows | None = None
+    ) -> Value:
         return tracer.product(
-            f"{name}/{first}", self.part, self.link, self.layout, x, self.own_bias
+            f"{name}/{first}", self.part, self.link, self.layout, x, self.own_bias, windows
         )
 
     def with_bias(self, bias: Part | None) -> Matrix:
@@ -156,9 +164,13 @@ class Chain(Weight):
             matrix = factor.dense() @ matrix
         return matrix
 
-    def lower(self, tracer: Tracer, name: str, x: Value, first: int = 0) -> Value:
+    def lower(
+        self, tracer: Tracer, name: str, x: Value, first: int = 0, windows: Windows | None = None
+    ) -> Value:
         for number, factor in enumerate(self.factors):
-            x = factor.lower(tracer, name, x, first + number)
+            x = factor.lower(tracer, name, x, first + number, windows)
+            if windows is not None:
+                windows = pointwise(factor.shape[0], windows.positions)
         return x
 
     def with_bias(self, bias: Part | None) -> Chain:
@@ -183,10 +195,12 @@ class Sum(Weight):
     def dense(self) -> Array:
         return np.sum([term.dense() for term in self.terms], axis=0)
 
-    def lower(self, tracer: Tracer, name: str, x: Value, first: int = 0) -> Value:
+    def lower(
+        self, tracer: Tracer, name: str, x: Value, first: int = 0, windows: Windows | None = None
+    ) -> Value:
         total: Value | None = None
         for term in self.terms:
-            y = term.lower(tracer, name, x, first)
+            y = term.lower(tracer, name, x, first, windows)
             total = y if total is None else tracer.add_terms(total, y, name)
             first += len(term.products)
         if total is None:

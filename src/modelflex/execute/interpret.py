@@ -51,11 +51,18 @@ class _Counter:
         self.runs = self.units = self.active = 0
 
     def add(self, product: Product, rows: int, mask: Array | None) -> None:
-        geo = product.geometry
+        geo, windows = product.geometry, product.windows
         self.runs += rows
         if mask is None:
             self.units += rows * geo.units
-            self.active += rows * geo.inputs
+            self.active += rows * geo.inputs * product.positions
+            return
+        if windows is not None:
+            for piece in windows.pieces(rows):
+                seen = windows.gather(mask[piece])
+                self.active += int(np.count_nonzero(seen))
+                columns = seen.any(axis=1).reshape(-1, geo.units, geo.block)
+                self.units += int(np.count_nonzero(columns.any(axis=-1)))
             return
         blocks = mask if geo.block == 1 else mask.reshape(rows, geo.units, geo.block).any(axis=-1)
         self.units += int(np.count_nonzero(blocks))
@@ -113,8 +120,17 @@ class Interpreter:
 
     def linear(self, site: str, x: Array) -> Array:
         """A·x for rows x [rows, in]; exact integers in integer programs (held as floats)."""
-        matrix = self._matrices[site]
-        return x.astype(matrix.dtype, copy=False) @ matrix
+        matrix, windows = self._matrices[site], self.program.products[site].windows
+        x = x.astype(matrix.dtype, copy=False)
+        if windows is None:
+            return x @ matrix
+        shape = x.shape[0], matrix.shape[1], windows.positions
+        results = np.empty(shape, matrix.dtype)
+        for piece in windows.pieces(x.shape[0]):
+            seen = windows.gather(x[piece])
+            found = seen.reshape(-1, seen.shape[2]) @ matrix
+            results[piece] = found.reshape(*seen.shape[:2], -1).transpose(0, 2, 1)
+        return results.reshape(shape[0], -1)
 
 
 def _matrix(product: Product) -> Array:
