@@ -30,6 +30,10 @@ from modelflex.core.weight import Weight
 from modelflex.execute.interpret import Interpreter
 
 
+FITTED = 1 << 23
+"""Numbers of the vectors that a windowed weight is fitted to, at most (or those of one step)."""
+
+
 @dataclass(frozen=True, eq=False)
 class Compression:
     """A compressed model.
@@ -105,12 +109,17 @@ class _Compressor:
         self.reduced = reduce(model, recipe, stats)
         self.wanted = {n: self.reduced.kept_rows(n) for n in model.weights}
         self.matrices = {n: self.reduced.matrix(n) for n in model.weights}
+        self.windows = {p.weight: p.windows for p in build_program(model).products.values()}
         self.blocks = {
             n: c.structure.plan(*self.matrices[n].shape)[0].geometry.block
+            if self.windows[n] is None
+            else 1
             for n, c in self.chosen.items()
         }
         self.links = {
-            n: make_link(c, self.reduced.sites[n], self.matrices[n], self.blocks[n])
+            n: make_link(
+                c, self.reduced.sites[n], self.matrices[n], self.blocks[n], self.windows[n]
+            )
             for n, c in self.chosen.items()
         }
         self.aware = [g for g in self.groups if any(self.chosen[n].data_aware for n in g)]
@@ -119,10 +128,19 @@ class _Compressor:
         """Moments of every group with a data-aware weight, given what each product sees."""
         return {
             group: _moments(
-                {n: self.stats.sites[n].trace for n in group}, {n: inputs[n] for n in group}
+                {n: self._multiplied(n, self.stats.sites[n].trace) for n in group},
+                {n: self._multiplied(n, inputs[n]) for n in group},
             )
             for group in self.aware
         }
+
+    def _multiplied(self, name: str, trace: Array) -> Array:
+        """The vectors [n, in] that a weight is multiplied with, from a trace of what enters its product."""
+        windows = self.windows[name]
+        if windows is None:
+            return trace
+        rows = trace[:: -(-trace.shape[0] * windows.taps.size // FITTED)]
+        return windows.gather(rows).reshape(-1, windows.taps.shape[1])
 
     def fit(
         self, seen: Mapping[Group, _Seen], before: Mapping[str, Array], inputs: Mapping[str, Array]
@@ -158,7 +176,7 @@ class _Compressor:
                 choice.format,
                 self.gates[name],
                 self.links[name],
-                thinned(inputs[name]),
+                thinned(self._multiplied(name, inputs[name])),
                 partial(inner_link, choice.activation),
             )
             weights[name] = choice.structure.fit_weight(problem)

@@ -12,6 +12,7 @@ from modelflex.core.products import Density
 from modelflex.core.recipe import Activation, Choice
 from modelflex.core.stats import SiteStats
 from modelflex.core.tracer import InputSite, Link
+from modelflex.core.windows import Windows
 
 SAMPLE = 2000
 """Rows of a trace that are looked at for a range."""
@@ -45,18 +46,23 @@ def quantised(trace: Array, link: Link) -> Array:
     return np.clip(np.rint(trace / np.float32(link.step)), -top, top - 1).astype(np.int16)
 
 
-def make_link(choice: Choice, site: SiteStats, matrix: Array, block: int) -> Link:
+def make_link(
+    choice: Choice, site: SiteStats, matrix: Array, block: int, windows: Windows | None = None
+) -> Link:
     """The input format and the activity (thresholds in real units) of a weight's own input.
 
     Args:
         matrix: trained, [out, in].
         block: inputs that share a fetch unit.
+        windows: where the weight is applied to its input.
     """
     bits = choice.activation.bits
     link = Link(bits, activation_scale(choice.activation, site.trace, site.peak))
     if choice.activity is None:
         return link
     norms = np.linalg.norm(matrix, axis=0)
+    if windows is not None:
+        norms, block = windows.spread_norms(norms), 1
     codes = quantised(site.trace, link)
     seen = InputSite(codes, site.lengths, link.step, site.std, norms, block, bits)
     activity = choice.activity.resolve(seen)
@@ -78,7 +84,9 @@ def replay(link: Link, site: SiteStats, block: int) -> tuple[Array, Array | None
     return held.astype(np.float32) * np.float32(link.step), mask
 
 
-def replayed_density(choice: Choice, planned: Planned, link: Link, site: SiteStats) -> Density:
+def replayed_density(
+    planned: Planned, link: Link, site: SiteStats, windows: Windows | None = None
+) -> Density:
     """Expected densities of a product of a weight, by replaying its encoder over the trace.
 
     Of an intermediate result nothing is known before the weight is compressed: anything from none
@@ -86,12 +94,18 @@ def replayed_density(choice: Choice, planned: Planned, link: Link, site: SiteSta
     """
     if not planned.outer:
         return Density() if planned.inner is None else UNKNOWN
-    _, mask = replay(link, site, planned.geometry.block)
+    geo = planned.geometry
+    _, mask = replay(link, site, geo.block if windows is None else 1)
     if mask is None:
         return Density()
-    geo = planned.geometry
+    active = float(mask.mean())
+    if windows is not None:
+        mask = thinned(mask)
+        seen = [windows.gather(mask[piece]) for piece in windows.pieces(mask.shape[0])]
+        active = float(np.mean([part.mean() for part in seen]))
+        mask = np.concatenate([part.any(axis=1) for part in seen])
     units = mask.reshape(mask.shape[0], geo.units, geo.block).any(axis=-1)
-    return Density(_interval(float(units.mean())), _interval(float(mask.mean())))
+    return Density(_interval(float(units.mean())), _interval(active))
 
 
 UNKNOWN = Density((0.5, 0.0, 1.0), (0.5, 0.0, 1.0))

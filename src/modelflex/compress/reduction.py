@@ -54,7 +54,9 @@ def reduce(model: Model, recipe: Recipe, stats: Stats) -> Reduced:
         own = axes[name]
         rows[name] = _spread(kept.get(own.rows), own, out)
         columns[name] = kept[own.columns] if own.columns in kept else np.arange(inputs)
-        sites[name] = at_columns(stats.sites[name], columns[name])
+        sites[name] = stats.sites[name]
+        if own.columns in kept:
+            sites[name] = at_columns(sites[name], columns[name])
     layers = reduced_layers(model, recipe)
     return Reduced(replace(model, layers=layers), rows, columns, sites)
 

@@ -20,6 +20,7 @@ from modelflex.core.part import FLOAT_BITS, operand_bits
 from modelflex.core.profile import Profile
 from modelflex.core.program import Program, shape_graph
 from modelflex.core.recipe import Choice
+from modelflex.core.windows import Windows
 
 STATE_BYTES = {"fx": 4, "float32": 4, "code": 2, "acc": 8, "delta": 4, "mask": 1}
 """Bytes of one element of a carried value in the portable layout of docs/arithmetic.md."""
@@ -33,10 +34,12 @@ class ProductRow:
         site: weight/link, or "layer/elementwise".
         layout: of the weights; "" for elementwise rows.
         m, k: y[m] = A[m, k]·x[k]; for elementwise rows m results and k = 0.
+        positions: how often that product is computed in a run, with one reading of A (a convolution).
+        map_size: elements of a convolution's map, which are quantised once; 0 where k inputs are.
         block: inputs that share a fetch unit.
         weight_bits, activation_bits: operand widths (32 means float32; 0 for elementwise rows); what
             is stored may be narrower (codebooks) and shows in the bytes only.
-        macs: multiply-accumulates with every input active.
+        macs: multiply-accumulates with every input active, at all positions.
         stored_bytes: codes, scales and bias.
         units, unit_bytes: fetch units of the matrix and the bytes of each.
         fixed_bytes: read at each run whatever is active: scales, tables, thresholds, and the bias
@@ -78,6 +81,8 @@ class ProductRow:
     hoistable: bool = False
     functions: int = 0
     shared_rows: int = 1
+    positions: int = 1
+    map_size: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +121,12 @@ class ProductTable:
         """The same rows in a step in which every input is active."""
         ones = np.ones(self.rows)
         return replace(self, columns={**self.columns, "density": ones, "active": ones})
+
+    @property
+    def vector_results(self) -> Array:
+        """Results of a run outside the products: inputs that are quantised, results that are rescaled."""
+        quantised = np.where(self["map_size"] > 0, self["map_size"], self["k"])
+        return np.asarray(self["m"] * self["positions"] + quantised)
 
     def per_choice(self, column: Array) -> Array:
         """Sum a column [rows] over the rows of every choice: [choices]."""
@@ -177,6 +188,7 @@ def footprint(
     densities: Sequence[Density],
     hoistable: bool,
     dense_macs: int | None = None,
+    windows: Windows | None = None,
 ) -> list[ProductRow]:
     """Rows of a weight [out, in] under a choice, without compressing it.
 
@@ -186,8 +198,10 @@ def footprint(
         densities: one for each product of the structure.
         hoistable: whether the dense product's inputs may be known for all time steps at once.
         dense_macs: of the uncompressed product, where units were removed; None for out·in.
+        windows: where the weight is applied to its input; None for once.
     """
     rows: list[ProductRow] = []
+    positions = 1 if windows is None else windows.positions
     products = choice.structure.plan(*shape)
     form, held_before = choice.format, False
     for link, (planned, density) in enumerate(zip(products, densities, strict=True)):
@@ -199,9 +213,12 @@ def footprint(
         bias = geo.out * bias_bits(form.stored_bits) // 8 + 1 + 2 if has_bias and last else 0
         activity = choice.activity if planned.outer else planned.inner
         state, thresholds, held = 0, 0, False
+        inputs, block = geo.inputs, geo.block
+        if windows is not None:
+            inputs, block = windows.size if planned.outer else geo.inputs * positions, 1
         if activity is not None:
-            state, held = activity.state_bytes(geo.out, geo.inputs), activity.stateful
-            thresholds = activity.threshold_count(geo.inputs, geo.block)
+            state, held = activity.state_bytes(geo.out * positions, inputs), activity.stateful
+            thresholds = activity.threshold_count(inputs, block)
             thresholds *= 1 if choice.activation.bits <= 8 else 2
         # What follows a product that keeps its sum hangs on that state too.
         held_before = held or (held_before and not planned.outer)
@@ -219,8 +236,10 @@ def footprint(
                 runs_per_step=runs_per_step,
                 density=density,
                 state_bytes=state,
-                dense_macs=(dense_macs or shape[0] * shape[1]) if link == 0 else 0,
+                dense_macs=(dense_macs or shape[0] * shape[1]) * positions if link == 0 else 0,
                 hoistable=hoistable and not held_before,
+                positions=positions,
+                map_size=0 if windows is None else inputs,
             )
         )
     return rows
@@ -242,6 +261,8 @@ def _row(
     state_bytes: float,
     dense_macs: int,
     hoistable: bool,
+    positions: int,
+    map_size: int,
 ) -> ProductRow:
     return ProductRow(
         site=site,
@@ -252,7 +273,7 @@ def _row(
         shared_rows=geo.shared_rows,
         weight_bits=weight_bits,
         activation_bits=activation_bits,
-        macs=geo.macs,
+        macs=geo.macs * positions,
         stored_bytes=(geo.codes * stored_bits + 7) // 8
         + (geo.index_bits + 7) // 8
         + side_bytes
@@ -271,6 +292,8 @@ def _row(
         state_bytes=state_bytes,
         dense_macs=dense_macs,
         hoistable=hoistable,
+        positions=positions,
+        map_size=map_size,
     )
 
 
@@ -309,7 +332,7 @@ def program_rows(
         counts, geo = profile.sites[site], product.geometry
         activity = None if product.link is None else product.link.activity
         units = counts.units / max(counts.runs * geo.units, 1)
-        active = counts.active / max(counts.runs * geo.inputs, 1)
+        active = counts.active / max(counts.runs * geo.inputs * product.positions, 1)
         shape = model.weights[product.weight].shape
         first = site.endswith("/0")
         row = _row(
@@ -325,9 +348,11 @@ def program_rows(
             held=activity is not None and activity.stateful,
             runs_per_step=1 / steps if product.weight.rsplit(".", 1)[0] in once else 1.0,
             density=Density((units,) * 3, (active,) * 3),
-            state_bytes=0 if activity is None else activity.state_bytes(geo.out, geo.inputs),
-            dense_macs=shape[0] * shape[1] if first else 0,
+            state_bytes=0 if activity is None else activity.state_bytes(product.outputs, product.inputs),
+            dense_macs=shape[0] * shape[1] * product.positions if first else 0,
             hoistable=site in hoistable,
+            positions=product.positions,
+            map_size=0 if product.windows is None else product.inputs,
         )
         groups.setdefault(product.weight, []).append(row)
     return list(groups.values())

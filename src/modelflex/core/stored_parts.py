@@ -241,14 +241,14 @@ def read_link(
         rest = {k: v for k, v in values.items() if k != "method"}
         activity = read_config(ACTIVITIES.get(method), rest, f"{where}.activity")
     link = Link(bits, scale, activity)
-    count = 0 if activity is None else activity.threshold_count(inputs, block)
-    if not count:
+    if activity is None or not activity.threshold_count(inputs, block):
         return link
     kind = np.uint8 if link.threshold_bytes == 1 else np.uint16
     thresholds = take(tensors, f"{name}.thresholds", kind)
-    if thresholds.shape != (count,):
+    # How many there must be hangs on where the layer applies the weight: building the program checks it.
+    if thresholds.ndim != 1:
         raise UserError(
-            f"tensor '{name}.thresholds' has the shape {thresholds.shape}", f"({count},)"
+            f"tensor '{name}.thresholds' has the shape {thresholds.shape}", "one dimension"
         )
     return replace(link, thresholds=thresholds.astype(np.int32))
 

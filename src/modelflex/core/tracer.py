@@ -343,15 +343,27 @@ class Tracer:
                 f"the input of '{site}' is coded in steps of {link.step:.3g}", "steps above 2^-47"
             )
         integers = None if bias is None else np.repeat(bias_codes(bias), positions)
-        self.products[site] = Product(
+        product = Product(
             site, name, part, layout, geo, link, integers, nbytes, encode, rescale, windows
         )
+        _check_thresholds(product, link)
+        self.products[site] = product
         codes = self.record("quantize", (x,), ((x.size, "code"),), site)[0]
         if link.activity is None:
             acc = self.record("linear", (codes,), ((out, "acc"),), site, **skip)[0]
         else:
-            acc = link.activity.lower(self, self.products[site], codes)
+            acc = link.activity.lower(self, product, codes)
         return self.record("rescale", (acc,), ((out, self.real),), site)[0]
+
+
+def _check_thresholds(product: Product, link: Link) -> None:
+    if link.activity is None or link.thresholds is None:
+        return
+    wanted = link.activity.threshold_count(product.inputs, product.block)
+    if link.thresholds.size != wanted:
+        raise UserError(
+            f"the input of '{product.site}' has {link.thresholds.size} thresholds", f"{wanted}"
+        )
 
 
 def _one_per_scale(part: Part, units: Array) -> Array:

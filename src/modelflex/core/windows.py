@@ -38,6 +38,12 @@ class Windows:
         beside = np.zeros((maps.shape[0], 1), maps.dtype)
         return np.concatenate([maps, beside], axis=1)[:, self.taps]
 
+    def scatter(self, seen: Array) -> Array:
+        """The transpose of `gather`: [rows, positions, in] summed into maps [rows, size]."""
+        maps = np.zeros((self.size + 1, seen.shape[0]), seen.dtype)
+        np.add.at(maps, self.taps.ravel(), seen.reshape(seen.shape[0], -1).T)
+        return np.ascontiguousarray(maps[:-1].T)
+
     def pieces(self, rows: int) -> Iterator[slice]:
         """Rows that may be gathered together."""
         step = max(1, GATHERED // self.taps.size)
@@ -49,9 +55,8 @@ class Windows:
         Args:
             norms: of the weight's columns, float64 [in].
         """
-        squares = np.zeros(self.size + 1)
-        np.add.at(squares, self.taps, norms**2)
-        return np.sqrt(squares[:-1])
+        squares = np.broadcast_to(norms**2, (1, *self.taps.shape))
+        return np.sqrt(self.scatter(squares)[0])
 
 
 def pointwise(channels: int, positions: int) -> Windows:

@@ -13,13 +13,15 @@ from modelflex.core.fixed import Array
 from modelflex.core.graph import Graph, Op
 from modelflex.core.packing import Packing, make_packing
 from modelflex.core.program import Program, Stage
+from modelflex.core.tracer import Product
 from modelflex.execute.interpret import Interpreter
 
 Values = dict[int, Array]
 Seed = Callable[[Array], Array]
 """Outputs [N or ΣT, K] in the order of the sequences → the objective's gradient in them, likewise."""
 Visit = Callable[[str, Array], None]
-"""Takes a site and the objective's gradient in the product's results [rows, out], a piece at a time."""
+"""Takes a site and the objective's gradient in the product's results [rows, outputs], a piece at a time."""
+Adjoint = Callable[[Array], Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +42,7 @@ def importances(
     drawn from the network's own softmax at each output; for "values" that of vᵀy with v normal and
     scaled so that the divergence is the squared relative error. Gradients are summed over the time
     steps of a sequence, so that ½·Σ_r importance_r·E[δ_r²] is the mean divergence that small errors
-    δ [out], independent from step to step, cause.
+    δ [out], independent from step to step and from position to position of a map, cause.
 
     Source: Martens, New insights and perspectives on the natural gradient method, JMLR 21, 2020, §5.
 
@@ -57,7 +59,8 @@ def importances(
         return _drawn(rng, outputs) if output == "logits" else _scaled_noise(rng, outputs)
 
     def add(site: str, gradient: Array) -> None:
-        sums[site] += np.einsum("ij,ij->j", gradient, gradient, dtype=np.float64)
+        squares = np.einsum("ij,ij->j", gradient, gradient, dtype=np.float64)
+        sums[site] += squares.reshape(sums[site].size, -1).sum(axis=1)
 
     backpropagate(program, sequences, start, add)
     return {site: total / rows for site, total in sums.items()}
@@ -174,8 +177,8 @@ def _backward(
     dirty, x, y = graph.state_dependent(), graph.inputs["x"], graph.outputs["y"]
     early = [op for op in graph.ops if dirty.isdisjoint(op.inputs)]
     late = [op for op in graph.ops if not dirty.isdisjoint(op.inputs)]
-    matrices = {
-        str(op.site): interpreter.program.products[str(op.site)].integers()
+    adjoints = {
+        str(op.site): _adjoint(interpreter.program.products[str(op.site)])
         for op in graph.ops
         if op.kind == "linear"
     }
@@ -192,16 +195,32 @@ def _backward(
         gradients: Values = {y: upstream[rows]} if y in dirty else {}
         for slot in graph.state:
             _accumulate(gradients, slot.write, carried[slot.name][:n])
-        _reverse(late, tape.steps[t], gradients, sizes, matrices, visit)
+        _reverse(late, tape.steps[t], gradients, sizes, adjoints, visit)
         for slot in graph.state:
             carried[slot.name][:n] = gradients.get(slot.read, 0.0)
         for i in tape.ready.keys() & gradients.keys():
             if i not in whole:
                 whole[i] = np.zeros((rows_of, gradients[i].shape[1]), np.float32)
             whole[i][rows] += gradients[i]
-    _reverse(early, tape.ready, whole, sizes, matrices, visit)
+    _reverse(early, tape.ready, whole, sizes, adjoints, visit)
     found = whole.get(x)
     return np.zeros((rows_of, graph.values[x].size), np.float32) if found is None else found
+
+
+def _adjoint(product: Product) -> Adjoint:
+    """From the gradient in a product's results to that in its input."""
+    matrix, windows = product.integers(), product.windows
+    if windows is None:
+        return lambda gradient: gradient @ matrix
+
+    def back(gradient: Array) -> Array:
+        found = np.empty((gradient.shape[0], windows.size), gradient.dtype)
+        results = gradient.reshape(gradient.shape[0], matrix.shape[0], -1)
+        for piece in windows.pieces(gradient.shape[0]):
+            found[piece] = windows.scatter(results[piece].transpose(0, 2, 1) @ matrix)
+        return found
+
+    return back
 
 
 def _accumulate(gradients: Values, value: int, more: Array) -> None:
@@ -213,7 +232,7 @@ def _reverse(
     values: Values,
     gradients: Values,
     sizes: Sequence[int],
-    matrices: Mapping[str, Array],
+    adjoints: Mapping[str, Adjoint],
     visit: Visit,
 ) -> None:
     """Go back through `ops`; `gradients` holds those in the results and gains those in the inputs."""
@@ -224,7 +243,7 @@ def _reverse(
             continue
         if op.kind == "linear":
             visit(str(op.site), gradient)
-            _accumulate(gradients, op.inputs[0], gradient @ matrices[str(op.site)])
+            _accumulate(gradients, op.inputs[0], adjoints[str(op.site)](gradient))
         elif op.kind == "slice":
             whole = op.inputs[0]
             if whole not in own:

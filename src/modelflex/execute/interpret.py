@@ -303,7 +303,7 @@ class _Run:
 
     def _apply(self, op: Op, values: dict[int, Array], caught: dict[str, Array]) -> None:
         args = [values[i] for i in op.inputs]
-        if op.site is None:
+        if op.site is None or op.kind == "add":  # with a site: the terms of a weight that is a sum
             values[op.outputs[0]] = self.interpreter.kernels.elementwise(op, args)
             return
         product = self.interpreter.program.products[op.site]

@@ -10,6 +10,7 @@ from typing import Any
 from modelflex.core.extension import Cell
 from modelflex.core.json_values import field, is_size, read_json_object
 from modelflex.core.model import Layer, Model, check_model
+from modelflex.core.program import build_program
 from modelflex.core.recipe import method_from_json
 from modelflex.core.storage import (
     FLOAT,
@@ -54,7 +55,7 @@ def load_folder_model(description: Path) -> Model:
             f"{', '.join(sorted(tensors))}",
             "only the weights of the layers",
         )
-    return check_model(
+    model = check_model(
         Model(
             field(values, "name", where, str),
             layers,
@@ -63,6 +64,8 @@ def load_folder_model(description: Path) -> Model:
             field(values, "meta", where, dict) if "meta" in values else {},
         )
     )
+    build_program(model)  # refuses what only the program shows, before it is run
+    return model
 
 
 def _read_layer(entry: Any, where: str) -> Layer:

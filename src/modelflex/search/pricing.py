@@ -75,6 +75,7 @@ class Pricer:
         self._once = {layer.name for layer in model.layers if layer.reads == "last"}
         dense = build_program(model)
         self._hoistable = {site.rsplit("/", 1)[0] for site in hoistable_sites(dense)}
+        self._windows = {p.weight: p.windows for p in dense.products.values()}
         self._one_hot = {site.rsplit("/", 1)[0] for site in one_hot_sites(dense)}
         self._layer_rows: dict[str, ProductRow] = {}
         self._densities = {
@@ -172,6 +173,7 @@ class Pricer:
             densities=densities,
             hoistable=entry.weight in self._hoistable,
             dense_macs=out * inputs,
+            windows=self._windows.get(entry.weight),
         )
 
     def _expected(self, entry: _Entry) -> list[Density]:
@@ -192,10 +194,12 @@ class Pricer:
                 )
             # Which units stay is not known yet; any share of them stands for all.
             columns = np.arange(entry.shape[1])
-            site = at_columns(self.stats.sites[entry.weight], columns)
+            site, windows = self.stats.sites[entry.weight], self._windows[entry.weight]
+            if windows is None:
+                site = at_columns(site, columns)
             matrix = self.model.weights[entry.weight].dense()[:, columns]
-            made = make_link(choice, site, matrix, geo.block)
-            self._densities[key] = replayed_density(choice, planned, made, site)
+            made = make_link(choice, site, matrix, geo.block, windows)
+            self._densities[key] = replayed_density(planned, made, site, windows)
         return self._densities[key]
 
     def _full_density(self, weight: str, planned: Planned) -> Density:
@@ -210,7 +214,9 @@ class Pricer:
         for link, planned in enumerate(entry.choice.structure.plan(*entry.shape)):
             counts, geo = profile.sites[f"{entry.weight}/{link}"], planned.geometry
             units = counts.units / max(counts.runs * geo.units, 1)
-            active = counts.active / max(counts.runs * geo.inputs, 1)
+            windows = self._windows[entry.weight]
+            times = counts.runs * (1 if windows is None else windows.positions)
+            active = counts.active / max(times * geo.inputs, 1)
             found.append(Density((units,) * 3, (active,) * 3))
         return found
 

@@ -20,13 +20,13 @@ from modelflex.core.fixed import Array
 from modelflex.core.model import Layer, Model, check_model
 from modelflex.core.part import FLOAT_BITS, Part
 from modelflex.core.program import Program, Stage, build_program, input_symbols
-from modelflex.core.recipe import Activation, Choice, Recipe, Rule
+from modelflex.core.recipe import Activation, Choice, LayerRule, Recipe, Rule
 from modelflex.core.stats import Stats
 from modelflex.core.tracer import Link, Tracer
 from modelflex.core.weight import Chain, Matrix, Sum, Weight, float_weight
 from modelflex.errors import UserError
 from modelflex.execute.interpret import Execution, run
-from modelflex.registry import ACTIVITIES, CELLS, FORMATS, STRUCTURES, Registry
+from modelflex.registry import ACTIVITIES, CELLS, FORMATS, NONLINEARITIES, STRUCTURES, Registry
 
 NAIVE_SHARE, UNNAMED_SHARE, HELD_SHARE = 0.4, 0.15, 0.6
 
@@ -177,11 +177,16 @@ def random_choice(rng: np.random.Generator, shape: tuple[int, int]) -> Choice:
 
 
 def random_recipe(rng: np.random.Generator, model: Model, recalibrate: int = 0) -> Recipe:
-    """A recipe with a rule of its own for most weights; some may be left unnamed."""
+    """A recipe with a rule of its own for most weights and some layers; others may be left unnamed."""
     names = [n for n in model.weights if rng.random() >= UNNAMED_SHARE]
     names = names or list(model.weights)[:1]
     rules = tuple(Rule(n, random_choice(rng, model.weights[n].shape)) for n in names)
-    return Recipe(rules, recalibrate, label="random")
+    layers = tuple(
+        LayerRule(layer.name, nonlinearity=_method(rng, NONLINEARITIES))
+        for layer in model.layers
+        if rng.random() >= UNNAMED_SHARE
+    )
+    return Recipe(rules, recalibrate, label="random", layers=layers)
 
 
 @dataclass(frozen=True, eq=False)

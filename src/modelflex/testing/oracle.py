@@ -15,16 +15,20 @@ from typing import Any
 import numpy as np
 
 from modelflex.core.data import Sequences
-from modelflex.core.extension import Cell
+from modelflex.core.extension import Cell, Nonlinearity
 from modelflex.core.fixed import Array
 from modelflex.core.layout import Geometry
 from modelflex.core.model import Layer, Model
+from modelflex.core.piecewise import Piecewise
 from modelflex.core.program import build_program
 from modelflex.core.tracer import Product
 from modelflex.core.weight import Chain, Matrix, Sum, Weight
+from modelflex.core.windows import Windows
 from modelflex.testing.generators import integer_matrix
 
 Vector = list[int]
+Taps = list[list[int]]
+"""The elements of a vector that a weight is multiplied with at every position; −1 for none."""
 TABLE = [min(round(2**15 * math.tanh(i / 32)), 32767) for i in range(257)]
 MAX_SHIFT = 62
 
@@ -71,8 +75,24 @@ class OneHot(Vector):
     """A vector of which products read what is not 0."""
 
 
+def piecewise(x: int, table: Piecewise) -> int:
+    """centre ± the line of the last segment that starts at or below |x|."""
+    segments = zip(*(a.tolist() for a in (table.breaks, table.values, table.slopes)), strict=True)
+    start, value, slope = [segment for segment in segments if segment[0] <= abs(x)][-1]
+    y = value + rsh(slope * (abs(x) - start), 16)
+    return table.centre + (-y if x < 0 else y)
+
+
 class Integers:
-    """The namespace of cells over lists of Python integers."""
+    """The namespace of cells over lists of Python integers, perhaps with a nonlinearity's tables."""
+
+    def __init__(self, nonlinearity: Nonlinearity | None = None) -> None:
+        made = nonlinearity
+        self.tables = {} if made is None else {n: made.table(n) for n in ("sigmoid", "tanh")}
+
+    def _function(self, name: str, exact: Callable[[int], int], a: Vector) -> Vector:
+        table = self.tables.get(name)
+        return [exact(x) if table is None else piecewise(x, table) for x in a]
 
     def add(self, a: Vector, b: Vector) -> Vector:
         """Saturating sum."""
@@ -88,11 +108,11 @@ class Integers:
 
     def sigmoid(self, a: Vector) -> Vector:
         """σ of every element."""
-        return [sigmoid(x) for x in a]
+        return self._function("sigmoid", sigmoid, a)
 
     def tanh(self, a: Vector) -> Vector:
         """Tanh of every element."""
-        return [tanh(x) for x in a]
+        return self._function("tanh", tanh, a)
 
     def relu(self, a: Vector) -> Vector:
         """max(x, 0) of every element."""
@@ -163,29 +183,34 @@ class Counts:
 
 def affine(
     weight: Weight, products: Mapping[str, Product], counts: Mapping[str, Counts], name: str
-) -> Callable[[Vector], Vector]:
+) -> Callable[..., Vector]:
     """An integer weight as a function of fx numbers; its products are those of the sites name/0, …"""
     ready = [
         Affine(matrix, products[f"{name}/{i}"].geometry, counts[f"{name}/{i}"])
         for i, matrix in enumerate(weight.products)
     ]
 
-    def apply(form: Weight, v: Vector, first: int) -> Vector:
+    def apply(form: Weight, v: Vector, first: int, taps: Taps | None) -> Vector:
         if isinstance(form, Matrix):
-            return ready[first](v)
+            return ready[first](v, taps)
         if isinstance(form, Chain):
-            for number in range(len(form.factors)):
-                v = ready[first + number](v)
+            for number, factor in enumerate(form.factors):
+                v = ready[first + number](v, taps)
+                if taps is not None:  # what follows reads all channels of a position
+                    n = len(taps)
+                    taps = [[c * n + p for c in range(factor.shape[0])] for p in range(n)]
             return v
         assert isinstance(form, Sum)
         total: Vector = []
         for term in form.terms:
-            y = apply(term, v, first)
+            y = apply(term, v, first, taps)
             total = Integers().add(total, y) if total else y
             first += len(term.products)
         return total
 
-    return lambda v: apply(weight, v, 0)
+    return lambda v, windows=None: apply(
+        weight, v, 0, None if windows is None else windows.taps.tolist()
+    )
 
 
 class Affine:
@@ -212,30 +237,36 @@ class Affine:
             )
         self.history: list[Vector] = []
 
-    def __call__(self, v: Vector) -> Vector:
-        """A·v + b of fx numbers."""
+    def __call__(self, v: Vector, taps: Taps | None = None) -> Vector:
+        """A·v + b of fx numbers; with taps [out, positions], A being applied at each of them."""
         codes = [clamp(rsh(x * self.gain, self.gain_shift), self.link.bits) for x in v]
-        seen, mask = self._seen(codes)
+        size = self.geometry.block
+        seen, mask = self._seen(codes, size if taps is None else 1)
         if self.link.activity is None and isinstance(v, OneHot):
             mask = [x != 0 for x in codes]
-        size = self.geometry.block
+        taps = [list(range(len(codes)))] if taps is None else taps
+        sent = [[t >= 0 and mask[t] for t in at] for at in taps]
+        if self.link.activity is None and not isinstance(v, OneHot):
+            sent = [[True] * len(at) for at in taps]
+        columns = [any(at[k] for at in sent) for k in range(len(taps[0]))]
         self.counts.runs += 1
-        self.counts.active += sum(mask)
-        self.counts.units += sum(any(mask[k : k + size]) for k in range(0, len(mask), size))
+        self.counts.active += sum(map(sum, sent))
+        self.counts.units += sum(any(columns[k : k + size]) for k in range(0, len(columns), size))
         result = []
         for row, bias, factor in zip(self.matrix, self.bias, self.factors, strict=True):
-            total = bias + sum(a * x for a, x in zip(row, seen, strict=True))
-            result.append(clamp(rsh(total * factor, self.shift), 32))
+            for at in taps:
+                total = bias + sum(a * seen[t] for a, t in zip(row, at, strict=True) if t >= 0)
+                result.append(clamp(rsh(total * factor, self.shift), 32))
         return result
 
-    def _seen(self, codes: Vector) -> tuple[Vector, list[bool]]:
+    def _seen(self, codes: Vector, block: int) -> tuple[Vector, list[bool]]:
         if self.link.activity is None:
             return codes, [True] * len(codes)
         self.history.append(codes)
         held, mask = self.link.activity.replay(
             np.array(self.history, np.int16),
             np.array([len(self.history)]),
-            self.geometry.block,
+            block,
             self.link,
         )
         return held[-1].tolist(), mask[-1].tolist()
@@ -262,7 +293,8 @@ def run_integers(model: Model, data: Sequences) -> OracleRun:
             for name in layer.weight_shapes:
                 made = affine(model.weights[name], products, result.counts, name)
                 params[name.removeprefix(layer.name + ".")] = made
-            values = run_layer(Integers(), layer, params, values, [0] * layer.units)
+            space = Integers(layer.nonlinearity)
+            values = run_layer(space, layer, params, values, [0] * layer.units)
         result.outputs += values
     return result
 
@@ -284,9 +316,16 @@ def run_reals(model: Model, data: Sequences) -> Array:
     return np.array(outputs)
 
 
-def _real_affine(weight: Weight) -> Callable[[Array], Array]:
+def _real_affine(weight: Weight) -> Callable[..., Array]:
     matrix, bias = weight.dense(), weight.bias_value()
-    return lambda x: matrix @ x + bias
+
+    def apply(x: Array, windows: Windows | None = None) -> Array:
+        if windows is None:
+            return matrix @ x + bias
+        seen = [[x[t] if t >= 0 else 0.0 for t in at] for at in windows.taps.tolist()]
+        return np.array([matrix @ at + bias for at in seen]).T.ravel()
+
+    return apply
 
 
 def run_layer(

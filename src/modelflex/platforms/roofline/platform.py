@@ -161,7 +161,7 @@ class Roofline(Platform):
         bits = np.maximum(table["weight_bits"], table["activation_bits"])
         rate = np.select([bits <= 8, bits <= 16], [peak["int8"], peak["int16"]], peak["float32"])
         # Elementwise rows have k = 0; a product of codes encodes k inputs and rescales m results.
-        results = np.where(bits <= 16, table["m"] + table["k"], 0)
+        results = np.where(bits <= 16, table.vector_results, 0)
         step = table["runs_per_step"] >= 1
         return {
             "step_runs": np.where(step, table["runs_per_step"], 0.0),

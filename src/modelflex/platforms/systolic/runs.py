@@ -90,7 +90,8 @@ def runs(table: ProductTable, chip: Chip, config: SystolicConfig) -> Runs:
     held = product & (table["state_bytes"] > 0)
     hoisted = table["hoistable"].astype(bool) & (config.workload == "sequence")
     # Input vectors of a run; T is a mean, so only folds are whole.
-    vectors = np.where(hoisted, table.steps, 1.0) * config.batch
+    times = np.where(hoisted, table.steps, 1.0) * config.batch
+    vectors = times * table["positions"]
     # Sequences of a batch send on their own: an input is active if it is for one of them.
     active, density = (1 - (1 - table[name]) ** config.batch for name in ("active", "density"))
     fft = (table["layout"] == "circulant") & (config.circulant == "fft")
@@ -98,11 +99,11 @@ def runs(table: ProductTable, chip: Chip, config: SystolicConfig) -> Runs:
     spectral = _spectral(table, chip, config, vectors, density)
     array = _Products(*(np.where(fft, s, d) for s, d in zip(spectral, direct, strict=True)))
 
-    m, k = table["m"], table["k"]
     weights = table["units"] * table["unit_bytes"] * density
-    sums = vectors * m * chip.accumulator_bits / 8
+    sums = vectors * table["m"] * chip.accumulator_bits / 8
     state = table["state_bytes"] * config.batch
-    results = vectors * (m + k) + np.where(held, config.batch * (m + k), 0)
+    encoded = table.vector_results
+    results = times * encoded + np.where(held, config.batch * encoded, 0)
     results = results + config.batch * table["functions"] * chip.function_results
     results = results + np.where(fft, _butterflies(table, density) * vectors, 0)
     reads = array.input_bits / 8 + sums * array.ofmap_reads + weights * array.filter
@@ -146,7 +147,7 @@ def _direct(
     table: ProductTable, chip: Chip, config: SystolicConfig, vectors: Array, active: Array
 ) -> _Products:
     """Products with the matrix itself, or with the terms that its pattern keeps."""
-    m, k, macs = table["m"], table["k"], table["macs"]
+    m, k, macs = table["m"], table["k"], table["macs"] // table["positions"]
     sparse = np.isin(table["layout"], SPARSE)
     kept = -(-macs // np.maximum(m, 1))
     bits = table["weight_bits"], table["activation_bits"]
