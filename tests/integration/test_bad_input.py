@@ -160,7 +160,7 @@ SPACES: dict[str, tuple[Spoil, str]] = {
     ),
     "threshold": (rule(f"{DELTA}{{ method = 'delta', threshold = -1 }}"), "threshold is -1"),
     "threshold NaN": (rule(f"{DELTA}{{ method = 'delta', threshold = nan }}"), "threshold is nan"),
-    "no threshold": (rule(f"{DELTA}'delta'"), "activity.threshold"),
+    "no threshold": (rule(f"{DELTA}'delta'"), "neither a threshold nor a density"),
     "matches no weight": (rule(DELTA.replace('"*"', '"lstm7.*"') + '"none"'), "lstm7.*"),
     "shadowed": (space(f"[[space]]\n{RULE}{RULE}"), "decides for no weight"),
 }

@@ -211,47 +211,61 @@ static int expected_send(const int16_t *x, const int16_t *x_hat, size_t from, si
     return any_change && any_large;
 }
 
-static void check_delta(size_t rows, size_t columns, size_t block, int32_t theta, int wide) {
+static long expected_sent(long x, long x_hat, int32_t theta, int overshoot, int bits) {
+    const long change = labs(x - x_hat), counts = change < theta ? change : theta;
+    const long beyond = counts * overshoot / 256; /* of a positive number: rounds down */
+    return (long)expected_clamp(x > x_hat ? x + beyond : x - beyond, bits);
+}
+
+/* Codes of `bits` bits, the first block at the threshold theta, every next one above it by theta / 2. */
+static void check_delta(size_t rows, size_t columns, size_t block, int32_t theta, int overshoot,
+                        int bits) {
     const size_t n = rows * columns, blocks = (columns + block - 1) / block;
     int16_t *x = allocate(n * sizeof *x), *x_hat = allocate(n * sizeof *x_hat);
     int16_t *sent = allocate(n * sizeof *sent);
-    int32_t *delta = allocate(n * sizeof *delta);
+    int32_t *delta = allocate(n * sizeof *delta), *thetas = allocate(blocks * sizeof *thetas);
     uint8_t *mask = allocate(rows * blocks);
     for (size_t i = 0; i < n; i++) {
-        x[i] = (int16_t)((int32_t)(next_random() & 0xffff) - 32768);
-        x_hat[i] = (int16_t)((int32_t)(next_random() & 0xffff) - 32768);
-        if (!wide) {
-            x[i] = (int16_t)(x[i] / 8192);
-            x_hat[i] = (int16_t)(x_hat[i] / 8192);
-        }
+        x[i] = (int16_t)((int32_t)(next_random() & 0xffff) - 32768) >> (16 - bits);
+        x_hat[i] = (int16_t)((int32_t)(next_random() & 0xffff) - 32768) >> (16 - bits);
     }
-    mf_delta_encode(x, x_hat, rows, columns, block, theta, delta, mask, sent);
+    for (size_t k = 0; k < blocks; k++) {
+        thetas[k] = theta + (int32_t)k * (theta / 2);
+    }
+    mf_delta_encode(x, x_hat, rows, columns, block, thetas, overshoot, bits, delta, mask, sent);
     for (size_t r = 0; r < rows; r++) {
         for (size_t c = 0; c < columns; c++) {
-            const size_t i = r * columns + c, from = r * columns + c / block * block;
+            const size_t i = r * columns + c, k = c / block, from = r * columns + k * block;
             const size_t end = (r + 1) * columns, to = from + block < end ? from + block : end;
-            const int send = expected_send(x, x_hat, from, to, theta);
-            check_equal("delta mask", mask[r * blocks + c / block], send);
-            check_equal("delta", delta[i], send ? (long)x[i] - x_hat[i] : 0);
-            check_equal("delta sent", sent[i], send ? x[i] : x_hat[i]);
+            const int send = expected_send(x, x_hat, from, to, thetas[k]);
+            const long wanted =
+                send ? expected_sent(x[i], x_hat[i], thetas[k], overshoot, bits) : x_hat[i];
+            check_equal("delta mask", mask[r * blocks + k], send);
+            check_equal("delta sent", sent[i], wanted);
+            check_equal("delta", delta[i], wanted - x_hat[i]);
         }
     }
-    mf_delta_encode(x, x_hat, rows, columns, block, theta, delta, mask, x_hat); /* in place */
+    mf_delta_encode(x, x_hat, rows, columns, block, thetas, overshoot, bits, delta, mask,
+                    x_hat); /* in place */
     check_equal("delta in place", memcmp(x_hat, sent, n * sizeof *sent), 0);
     free(x);
     free(x_hat);
     free(sent);
     free(delta);
+    free(thetas);
     free(mask);
 }
 
 static void test_delta_encode(void) {
+    static const int overshoots[] = {0, 128, 255};
     for (size_t rows = 0; rows <= 3; rows++) {
         for (size_t columns = 0; columns <= 17; columns++) {
             for (size_t block = 1; block <= 8; block++) {
                 for (int32_t theta = 0; theta <= 5; theta++) {
-                    check_delta(rows, columns, block, theta, 0);
-                    check_delta(rows, columns, block, theta * 10000, 1);
+                    for (int i = 0; i < 3; i++) {
+                        check_delta(rows, columns, block, theta, overshoots[i], 4);
+                        check_delta(rows, columns, block, theta * 10000, overshoots[i], 16);
+                    }
                 }
             }
         }

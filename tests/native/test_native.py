@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelflex.core import kernels
+
 native = pytest.importorskip("modelflex._native", reason="built without a C compiler")
 
 Array = npt.NDArray[Any]
@@ -104,33 +106,48 @@ def test_tanh_and_sigmoid(values: list[int]) -> None:
 
 
 @st.composite
-def delta_cases(draw: st.DrawFn) -> tuple[Array, Array, int, int]:
+def delta_cases(draw: st.DrawFn) -> tuple[Array, Array, int, list[int], int, int]:
     bits = draw(st.sampled_from([2, 4, 8, 16]))
     codes = st.integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
     rows, columns = draw(st.integers(1, 4)), draw(st.integers(1, 20))
     cells = st.lists(codes, min_size=rows * columns, max_size=rows * columns)
     x, x_hat = (np.array(draw(cells), np.int16).reshape(rows, columns) for _ in range(2))
-    return x, x_hat, draw(st.integers(1, 24)), draw(st.integers(0, 2**bits))
+    block = draw(st.integers(1, 24))
+    count = -(-columns // block)
+    theta = draw(st.lists(st.integers(0, 2**bits), min_size=count, max_size=count))
+    return x, x_hat, block, theta, draw(st.sampled_from([0, 1, 64, 128, 255])), bits
 
 
 @given(delta_cases())
-def test_delta_encode(case: tuple[Array, Array, int, int]) -> None:
-    x, x_hat, block, theta = case
+def test_delta_encode(case: tuple[Array, Array, int, list[int], int, int]) -> None:
+    x, x_hat, block, theta, overshoot, bits = case
     rows, columns = x.shape
     delta, sent = np.empty((rows, columns), np.int32), np.empty_like(x)
     mask = np.empty((rows, -(-columns // block)), np.uint8)
-    native.delta_encode(x, x_hat, block, theta, delta=delta, mask=mask, sent=sent)
+    fixed = (block, np.array(theta, np.int32), overshoot, bits)
+    old_codes = x_hat.copy()
+    native.delta_encode(x, x_hat, *fixed, delta=delta, mask=mask, sent=sent)
     for r in range(rows):
         for k in range(mask.shape[1]):
             new = x[r, k * block : (k + 1) * block].tolist()
             old = x_hat[r, k * block : (k + 1) * block].tolist()
             moved = [n - o for n, o in zip(new, old, strict=True)]
-            send = any(moved) and max(map(abs, moved)) >= theta
+            send = any(moved) and max(map(abs, moved)) >= theta[k]
             assert mask[r, k] == send
-            assert delta[r, k * block : (k + 1) * block].tolist() == [d * send for d in moved]
-            assert sent[r, k * block : (k + 1) * block].tolist() == (new if send else old)
-    native.delta_encode(x, x_hat, block, theta, delta=delta, mask=mask, sent=x_hat)  # in place
-    assert x_hat.tolist() == sent.tolist()
+            beyond = [min(abs(d), theta[k]) * overshoot // 2**8 for d in moved]
+            aim = [n + b if d > 0 else n - b for n, b, d in zip(new, beyond, moved, strict=True)]
+            after = [clamp(a, bits) for a in aim] if send else old
+            assert sent[r, k * block : (k + 1) * block].tolist() == after
+            differences = [a - o for a, o in zip(after, old, strict=True)]
+            assert delta[r, k * block : (k + 1) * block].tolist() == differences
+    made = tuple(a.copy() for a in (delta, mask, sent))
+    native.delta_encode(x, x_hat, *fixed, delta=delta, mask=mask, sent=x_hat)  # in place
+    assert all(np.array_equal(a, b) for a, b in zip(made, (delta, mask, x_hat), strict=True))
+    if columns % block == 0:
+        numpy = kernels.delta_encode(x, old_codes, fixed[1], block, overshoot, bits)
+        assert np.array_equal(numpy[0], made[0])
+        assert np.array_equal(numpy[1], np.repeat(made[1], block, axis=1))
+        assert np.array_equal(numpy[2], made[2])
 
 
 def test_rescale_takes_any_number_of_axes() -> None:
@@ -147,6 +164,13 @@ def ints(*shape: int) -> Array:
 
 def test_arrays_of_another_type_layout_or_size_are_refused() -> None:
     shorts, mask = np.zeros((2, 4), np.int16), np.zeros((2, 2), np.uint8)
+
+    def encode(block: int, mask: Array = mask, thetas: int = 2, **fixed: int) -> None:
+        options = {"overshoot": 0, "bits": 8} | fixed
+        arrays = {"delta": ints(2, 4), "mask": mask, "sent": shorts}
+        native.delta_encode(shorts, shorts, block, ints(thetas), **options, **arrays)
+
+    encode(2)
     for out in (np.zeros(8, np.int64), ints(16)[::2]):
         with pytest.raises(TypeError):
             native.add(ints(8), ints(8), out=out)
@@ -165,9 +189,12 @@ def test_arrays_of_another_type_layout_or_size_are_refused() -> None:
         ("shift", lambda: native.rescale(ints(4), ints(1), -63, out=ints(4))),
         ("mu", lambda: native.rescale(ints(2, 4), ints(2), 0, out=ints(2, 4))),
         ("table", lambda: native.tanh(ints(4), ints(256), out=ints(4))),
-        ("mask", lambda: native.delta_encode(shorts, shorts, 3, 0, ints(2, 4), mask[:1], shorts)),
-        ("block", lambda: native.delta_encode(shorts, shorts, 0, 0, ints(2, 4), mask, shorts)),
-        ("theta", lambda: native.delta_encode(shorts, shorts, 2, -1, ints(2, 4), mask, shorts)),
+        ("mask", lambda: encode(3, mask=mask[:1])),
+        ("block", lambda: encode(0)),
+        ("theta", lambda: encode(2, thetas=3)),
+        ("overshoot", lambda: encode(2, overshoot=256)),
+        ("overshoot", lambda: encode(2, overshoot=-1)),
+        ("bits", lambda: encode(2, bits=17)),
     ]
     for word, call in refused:
         with pytest.raises(ValueError, match=word):

@@ -66,8 +66,8 @@ class Delta(Activity):
 
     def __post_init__(self) -> None:
         if (self.threshold is None) == (self.density is None):
-            given = "neither a" if self.threshold is None else "both a"
-            raise UserError(f"delta has {given} threshold and a density", "one of the two")
+            given = "neither a threshold nor" if self.threshold is None else "both a threshold and"
+            raise UserError(f"delta has {given} a density", "one of the two")
         if self.threshold is not None and not 0 <= self.threshold < float("inf"):
             raise UserError(f"delta threshold is {self.threshold}", "a finite number ≥ 0")
         if self.density is not None and not 0 < self.density <= 1:
@@ -186,9 +186,7 @@ def _excerpt(lengths: Array) -> tuple[Array, Array]:
     apart = -(-int(lengths.sum()) // TRACE_STEPS)
     starts = (np.cumsum(lengths) - lengths)[::apart]
     taken = np.minimum(lengths[::apart], TRACE_STEPS)
-    return np.concatenate(
-        [np.arange(s, s + n) for s, n in zip(starts, taken, strict=True)]
-    ), taken
+    return np.concatenate([np.arange(s, s + n) for s, n in zip(starts, taken, strict=True)]), taken
 
 
 def _encode(

@@ -314,7 +314,7 @@ class _Run:
         elif op.kind == "rescale" and product.rescale is not None:
             values[op.outputs[0]] = self.interpreter.kernels.rescale(args[0], product.rescale)
         elif op.kind == "delta_encode":
-            made = self.interpreter.kernels.delta_encode(*args, **op.attrs)
+            made = self.interpreter.kernels.delta_encode(args[0], args[1], **op.attrs)
             values.update(zip(op.outputs, made, strict=True))
             self._catch(op.site, made[2], caught)
         elif op.kind == "linear":

@@ -13,14 +13,13 @@ import pytest
 
 from modelflex.activities.delta import Delta
 from modelflex.core import fixed, kernels
+from modelflex.core.bits import pack_codes
 from modelflex.core.data import Sequences
 from modelflex.core.fixed import Array, Multiplier, Scale
-from modelflex.core.layout import expand
 from modelflex.core.model import Layer, Model
-from modelflex.core.part import Part, bias_codes, pack_bias
+from modelflex.core.part import ODD, Part, bias_codes, pack_bias
 from modelflex.core.products import program_table
 from modelflex.core.program import build_program
-from modelflex.core.bits import pack_codes
 from modelflex.core.tracer import Link
 from modelflex.core.weight import Matrix
 from modelflex.errors import UserError
@@ -51,7 +50,7 @@ def model(example: dict[str, Any]) -> Model:
     codes = np.array(example["codes"])
     part = Part(codes, 4, Scale.nearest(np.array(example["weight_scales_wanted"])))
     step = Scale.nearest(example["input_step_wanted"])
-    weight = Matrix((part,), None, (Link(8, step, Delta(example["threshold"])),), 1, "dense")
+    weight = Matrix(part, None, Link(8, step, Delta(example["threshold"])), 1, "dense", 3)
     bias = pack_bias(np.array(example["bias_wanted"]), weight.accumulator_scale(), 8)
     layer = Layer("layer", "dense", 3, 2)
     return Model("example", (layer,), {"layer.w": weight.with_bias(bias)})
@@ -81,7 +80,7 @@ def test_inputs_that_binary32_allows(label: str, top: int, bits: int) -> None:
     weight_bits = 8 if top == 127 else 4
     for inputs, dtype in ((largest, np.float32), (largest + 1, np.float64)):
         part = Part(np.full((1, inputs), top), weight_bits, Scale.power_of_two(10))
-        weight = Matrix((part,), None, (Link(bits, Scale.power_of_two(7)),), 1, "dense")
+        weight = Matrix(part, None, Link(bits, Scale.power_of_two(7)), 1, "dense", inputs)
         one = Model("m", (Layer("layer", "dense", inputs, 1),), {"layer.w": weight})
         run = Interpreter(build_program(one))
         found = run.linear(SITE, np.full((1, inputs), -(2 ** (bits - 1))))
@@ -93,7 +92,7 @@ def test_inputs_that_16_bits_allow() -> None:
     largest = int(table_row("16 × 16")[2])
     for inputs in (largest, largest + 1):
         part = Part(np.full((1, inputs), 32767), 16, Scale.power_of_two(15))
-        weight = Matrix((part,), None, (Link(16, Scale.power_of_two(15)),), 1, "dense")
+        weight = Matrix(part, None, Link(16, Scale.power_of_two(15)), 1, "dense", inputs)
         one = Model("m", (Layer("layer", "dense", inputs, 1),), {"layer.w": weight})
         if inputs == largest:
             Interpreter(build_program(one))
@@ -154,7 +153,7 @@ def test_the_stored_weight(example: dict[str, Any], model: Model) -> None:
     assert pack_codes(bias).tobytes().hex() == example["packed_bias"]
     assert weight.nbytes == example["stored_bytes"]
     odd = example["odd_grid"]
-    packed = pack_codes(Part(np.array(odd["codes"]), odd["bits"], Scale.power_of_two(0), 5, True))
+    packed = pack_codes(Part(np.array(odd["codes"]), odd["bits"], Scale.power_of_two(0), 5, ODD))
     assert packed.tobytes().hex() == odd["packed"]
 
 
@@ -167,7 +166,7 @@ def test_the_constants_of_the_product(example: dict[str, Any], model: Model) -> 
     assert plain(product.rescale) == example["rescale"]
     step = model.weights["layer.w"].links[0].step
     assert Delta(example["threshold"]).codes(step) == example["threshold_codes"]
-    rows = np.abs(expand(product.layout, product.part.codes)).sum(axis=1)
+    rows = np.abs(product.integers()).sum(axis=1)
     assert int(rows.max()) * 2**8 + int(np.abs(product.bias).max()) == example["accumulator_bound"]
 
 
@@ -182,7 +181,8 @@ def test_the_steps(example: dict[str, Any], model: Model) -> None:
         assert fixed.to_fx(x)[0].tolist() == step["fx"]
         codes = kernels.quantize(fixed.to_fx(x), encode, 8)
         assert codes[0].tolist() == step["input_codes"]
-        delta, _, after = kernels.delta_encode(codes, sent[None], example["threshold_codes"], 1)
+        thresholds = np.full(3, example["threshold_codes"], np.int32)
+        delta, _, after = kernels.delta_encode(codes, sent[None], thresholds, 1, 0, 8)
         assert delta[0].tolist() == step["delta"]
         sent = after[0]
         made = run.run(Sequences(x, np.array([1])), state=state)
@@ -193,6 +193,16 @@ def test_the_steps(example: dict[str, Any], model: Model) -> None:
         y = (made.outputs[0] * 65536).astype(np.int32)
         assert y.tolist() == step["y"]
         assert kernels.tanh(y).tolist() == step["tanh_y"]
+
+
+def test_the_overshoot(example: dict[str, Any]) -> None:
+    whole = example["overshoot_256"]
+    assert int(example["overshoot"] * 2**8) == whole
+    link = Link(8, Scale.nearest(example["input_step_wanted"]))
+    activity = Delta(example["threshold"], overshoot=example["overshoot"])
+    codes = np.array([step["input_codes"] for step in example["steps"]], np.int16)
+    held, _ = activity.replay(codes, np.array([2]), 1, link)
+    assert held.tolist() == example["overshoot_sent"]
 
 
 def test_the_bytes(example: dict[str, Any], model: Model) -> None:
