@@ -24,7 +24,7 @@ SOLVED_NUMBERS = 1 << 24
 """Numbers in the systems of equations that are solved at once (128 MiB)."""
 
 
-def break_even_density(bits: int, index_bits: int) -> float:
+def break_even_density(bits: int, index_bits: float) -> float:
     """The density below which codes of `bits` bits with an index each take less than all the codes."""
     return bits / (bits + index_bits)
 
@@ -160,15 +160,16 @@ def choose_kept(
     Args:
         matrix: [out, in].
         hessian: cov(z, z) [in, in] of the inputs; without it numbers are scored by magnitude.
-        score: "magnitude" |w|; "wanda" |w|·‖x‖ (Sun et al., ICLR 2024); "sparsegpt" (w/U_jj)² with
-            compensation (Frantar and Alistarh, ICML 2023): its values are compensated ones.
+        score: "magnitude" w²; "wanda" (w·‖x‖)², the error of removing w alone (Sun et al., ICLR 2024);
+            "sparsegpt" (w/U_jj)², where other weights make up for it (Frantar and Alistarh, ICML
+            2023), with values that do so.
     """
     if hessian is not None and score == "sparsegpt":
         return sparsegpt(matrix, hessian, pattern)
-    sizes = np.abs(matrix)
+    costs = matrix**2
     if hessian is not None and score == "wanda":
-        sizes = sizes * np.sqrt(np.diag(hessian))
-    return pattern.choose(sizes, np.zeros((matrix.shape[0], 0), bool)), matrix
+        costs = costs * np.diag(hessian)
+    return pattern.choose(costs, np.zeros((matrix.shape[0], 0), bool)), matrix
 
 
 def sparsegpt(matrix: Array, hessian: Array, pattern: Pattern) -> tuple[Array, Array]:
@@ -255,7 +256,7 @@ def fit_sparse(fit: Fit, pattern: Pattern, score: Score, refit: Refit, ridge: fl
         pull = ridge * np.diag(cov) + damping(cov)
         gram, wanted = cov + np.diag(pull), fit.moments.cov_tz + fit.matrix * pull
         best = np.linalg.solve(gram, wanted.T).T
-        mask, _ = choose_kept(best, fit.hessian, pattern, score)
+        mask, _ = choose_kept(best, gram, pattern, score)
         values = refit_kept(gram, wanted, mask, pattern.rows)
     else:
         mask, values = choose_kept(fit.matrix, fit.hessian, pattern, score)
