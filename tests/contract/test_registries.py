@@ -5,12 +5,21 @@ from __future__ import annotations
 import pytest
 
 from modelflex.execute.kernels import HAVE_NATIVE
-from modelflex.registry import ACTIVITIES, CELLS, FORMATS, LAYERS, PLATFORMS, STRUCTURES
+from modelflex.registry import (
+    ACTIVITIES,
+    CELLS,
+    FORMATS,
+    LAYERS,
+    NONLINEARITIES,
+    PLATFORMS,
+    STRUCTURES,
+)
 from modelflex.testing import (
     ActivitySuite,
     CellSuite,
     FormatSuite,
     LayerSuite,
+    NonlinearitySuite,
     PlatformSuite,
     RecipeSuite,
     StructureSuite,
@@ -44,6 +53,11 @@ class TestLayers(LayerSuite):
     pass
 
 
+@pytest.mark.parametrize("name", NONLINEARITIES.names())
+class TestNonlinearities(NonlinearitySuite):
+    pass
+
+
 @pytest.mark.parametrize("name", PLATFORMS.names())
 class TestPlatforms(PlatformSuite):
     pass
@@ -57,5 +71,6 @@ class TestRecipes(RecipeSuite):
 
 
 def test_every_registry_has_entries() -> None:
-    for registry in (STRUCTURES, FORMATS, ACTIVITIES, CELLS, LAYERS, PLATFORMS):
+    methods = (STRUCTURES, FORMATS, ACTIVITIES, NONLINEARITIES)
+    for registry in (*methods, CELLS, LAYERS, PLATFORMS):
         assert registry.names(), registry.package

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from modelflex.testing.cells import CellSuite, LayerSuite
 from modelflex.testing.methods import ActivitySuite, FormatSuite, StructureSuite
+from modelflex.testing.nonlinearities import NonlinearitySuite
 from modelflex.testing.platforms import PlatformSuite
 from modelflex.testing.recipes import RecipeSuite
 
@@ -25,6 +26,7 @@ __all__ = [
     "CellSuite",
     "FormatSuite",
     "LayerSuite",
+    "NonlinearitySuite",
     "PlatformSuite",
     "RecipeSuite",
     "StructureSuite",
