@@ -18,7 +18,7 @@ from modelflex.core.part import pack_bias
 from modelflex.core.products import STATE_BYTES, bias_bits
 from modelflex.core.recipe import read_config
 from modelflex.core.tracer import Activity, InputSite, Link
-from modelflex.core.weight import Matrix, Weight
+from modelflex.core.weight import Matrix, Sum, Weight
 from modelflex.registry import ACTIVITIES, FORMATS, STRUCTURES, Registry
 from modelflex.testing.generators import (
     all_configs,
@@ -215,13 +215,18 @@ class StructureSuite(MethodSuite):
                 assert part.side_bytes == encode.side_bytes(geometry.rows, wide, gates)
 
     def test_stands_for_the_matrix(self, name: str) -> None:
-        """Every configuration is a projection: a matrix that it can hold comes back (16 bits)."""
+        """Every configuration is a projection: a matrix that it can hold comes back (16 bits).
+
+        Of a sum, what each term can hold: many sums make the same matrix, and which terms a given
+        one is made of is a combinatorial problem that no structure has to solve.
+        """
         fine = FORMATS.get("uniform")(16, "row", "max", "nearest")
         for config, _, weight, _ in self._weights(name):
-            problem = make_fit(weight.dense(), None, fine, weight.links[0])
-            again = config.naive().fit_weight(problem)
-            size = np.abs(weight.dense()).max(initial=1e-9)
-            np.testing.assert_allclose(again.dense(), weight.dense(), rtol=0, atol=size * 1e-4)
+            for term in weight.terms if isinstance(weight, Sum) else (weight,):
+                problem = make_fit(term.dense(), None, fine, weight.links[0])
+                again = config.naive().fit_weight(problem)
+                size = np.abs(term.dense()).max(initial=1e-9)
+                np.testing.assert_allclose(again.dense(), term.dense(), rtol=0, atol=size * 1e-4)
 
 
 class ActivitySuite(MethodSuite):

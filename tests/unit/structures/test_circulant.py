@@ -5,17 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from modelflex.core.circulant import fold_hessian, fold_rows
 from modelflex.core.fixed import Scale
-from modelflex.core.layout import expand, geometry
+from modelflex.core.layout import circulant_geometry, expand, part_geometry
 from modelflex.core.tracer import Link
 from modelflex.errors import UserError
 from modelflex.formats.uniform import Uniform
-from modelflex.structures.circulant import Circulant, fold_hessian, fold_rows
+from modelflex.structures.circulant import Circulant
 from modelflex.structures.dense import Dense
-from modelflex.testing.generators import make_moments
+from modelflex.testing.generators import make_fit, make_moments
 
 FINE = Uniform(16, "row", "max", "nearest")
-LINK = (Link(8, Scale.nearest(0.01)),)
+LINK = Link(8, Scale.nearest(0.01))
 
 
 def basis(b: int) -> np.ndarray:
@@ -32,7 +33,7 @@ def basis(b: int) -> np.ndarray:
 def test_mean_of_the_diagonals_is_the_nearest_circulant(b: int) -> None:
     """Against brute-force least squares over the generators of each block (C-LSTM, section 3)."""
     matrix = np.random.default_rng(b).normal(size=(16, 8))
-    made = Circulant(b, "mean").fit_weight(matrix, None, FINE, 1, LINK).dense()
+    made = Circulant(b, "mean").fit_weight(make_fit(matrix, None, FINE, LINK)).dense()
     columns = basis(b).reshape(b, -1).T
     for p in range(16 // b):
         for q in range(8 // b):
@@ -86,7 +87,7 @@ def test_least_squares_finds_the_minimum(structure: Circulant | Dense) -> None:
     matrix = rng.normal(size=(8, 8))
     original = rng.normal(size=(200, 8)) @ rng.normal(size=(8, 8))
     seen = make_moments(matrix, original, original + 0.5 * rng.normal(size=original.shape))
-    weight = structure.fit_weight(matrix, seen, FINE, 1, LINK)
+    weight = structure.fit_weight(make_fit(matrix, seen, FINE, LINK))
     block = getattr(structure, "block", 1)
     pull = structure.ridge * np.diag(seen.cov_z)
 
@@ -108,25 +109,26 @@ def test_data_aware_predicts_better_than_the_mean() -> None:
     matrix = rng.normal(size=(16, 16))
     z = rng.normal(size=(500, 16)) @ np.diag(np.linspace(0.1, 2, 16)) @ rng.normal(size=(16, 16))
     seen = make_moments(matrix, z, z)
+    problem = make_fit(matrix, seen, FINE, LINK)
     errors = [
-        np.linalg.norm(z @ (Circulant(4, fit).fit_weight(matrix, seen, FINE, 1, LINK).dense() - matrix).T)
+        np.linalg.norm(z @ (Circulant(4, fit).fit_weight(problem).dense() - matrix).T)
         for fit in ("least_squares", "mean")
-    ]  # fmt: skip
+    ]
     assert errors[0] < 0.9 * errors[1]
 
 
 def test_blocks_that_do_not_divide_are_refused() -> None:
     with pytest.raises(UserError, match="does not divide") as caught:
-        geometry("circulant", 12, 8, 8)
+        circulant_geometry(12, 8, 8)
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError):
-        Circulant(5).geometries(8, 8)
+        Circulant(5).plan(8, 8)
     with pytest.raises(UserError, match="at least 1"):
         Circulant(0)
     for kind in (Circulant, Dense):
         with pytest.raises(UserError, match="ridge"):
             kind(ridge=float("nan"))
     with pytest.raises(UserError, match="unknown layout"):
-        geometry("hashed", 4, 4)
+        part_geometry("hashed", np.zeros((4, 4)), None, 4)
     with pytest.raises(UserError, match="unknown layout"):
         expand("hashed", np.zeros((4, 4)))
