@@ -142,6 +142,9 @@ def optimistic_values(
     """
     if kind == "min":
         found = {name: np.fmax(low[name], high[name]) for name in low}
+        fastest = np.fmin(low["latency_per_step_s"], high["latency_per_step_s"])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            found["power_w"] = found["energy_per_step_j"] / fastest
         return found | {"bandwidth_bytes_per_s": np.full_like(low["latency_s"], np.inf)}
     found = {name: np.fmin(low[name], high[name]) for name in low}
     slowest = np.fmax(low["latency_per_step_s"], high["latency_per_step_s"])
