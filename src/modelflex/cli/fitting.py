@@ -26,7 +26,7 @@ NOTHING_FEASIBLE = 3
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[Progress], None]]:
+def progress_bar() -> Iterator[Callable[[Progress], None]]:
     """A bar with ETA and the best so far, on stderr; it appears when the evaluation begins."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -98,7 +98,7 @@ def search(
     checked = parse_config(read_toml(config), config.resolve().parent)
     sys.path.insert(0, str(config.resolve().parent))  # where a user's quality function may lie
     pipeline.say_if_slow(err.print)
-    with _progress() as tell:
+    with progress_bar() as tell:
         result = pipeline.search_config(
             checked, out, workers=workers, exhaustive=exhaustive, tell=tell
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from modelflex.pipeline.compare import REPORT, TABLE, compare
 from modelflex.pipeline.jobs import (
     Tell,
     analyze_model,
@@ -22,9 +23,12 @@ from modelflex.pipeline.simulate import (
 from modelflex.pipeline.sweep import simulate_sweep
 
 __all__ = [
+    "REPORT",
+    "TABLE",
     "Result",
     "Tell",
     "analyze_model",
+    "compare",
     "find_platform",
     "price_model",
     "retarget",

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,8 +88,11 @@ def paths(folder: Path, study: Study) -> dict[str, str]:
     return {name: str(folder / file) for name, file in names.items()}
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, files: Sequence[str] = tuple(FILES.values())) -> None:
     """Make the output folder, and check that it can be written.
+
+    Args:
+        files: what will be written beside the study.
 
     Raises:
         UserError: it cannot, or something else stands there.
@@ -103,7 +106,7 @@ def make_folder(folder: Path) -> None:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"the folder '{folder}' may not be written", "a writable folder")
     if not (folder / STUDY).exists():
-        for name in FILES.values():
+        for name in files:
             if (folder / name).exists():
                 raise UserError(
                     f"'{folder / name}' exists, but there is no study beside it",

@@ -55,4 +55,5 @@ class Counts(Platform):
 
     def cost(self, table: ProductTable) -> Cost:
         totals = count_totals(table, single_recipe(table))
-        return Cost(**{name: float(values[0]) for name, values in totals.items()})
+        found: dict[str, Any] = {name: float(values[0]) for name, values in totals.items()}
+        return Cost(**found)

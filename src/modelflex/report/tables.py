@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from modelflex.core.quality import Quality
@@ -33,7 +33,7 @@ from modelflex.report.text import (
     subject,
     task_metric,
 )
-from modelflex.search.study import Limit, Study
+from modelflex.search.study import Limit, Step, Study
 from modelflex.units import show_quantity
 
 
@@ -185,10 +185,18 @@ def _pair_row(
 
 def steps(study: Study) -> Table:
     """The waterfall of the pick in figures; factors are against the step before."""
-    divergence = metric_name(divergence_metric(study))
+    return step_table(study.steps, metric_name(divergence_metric(study)))
+
+
+def step_table(steps: Sequence[Step], divergence: str) -> Table:
+    """A row a step, from the uncompressed network on; factors are against the step before.
+
+    Args:
+        divergence: what it is called.
+    """
     columns = ("Step", "Fetched a step", "Stored", "Latency a step", "Energy a step", divergence)
     rows = []
-    for before, step in zip((None, *study.steps), study.steps, strict=False):
+    for before, step in zip((None, *steps), steps, strict=False):
         cells = [Cell(step.label)]
         for name, unit in (
             ("fetch_bytes_per_step", "B"),

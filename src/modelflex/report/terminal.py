@@ -26,12 +26,12 @@ def terminal_table(study: Study) -> Group:
         parts.append(Text(f"Pick: trial {study.best.number}, {study.best.recipe.label}"))
         parts.append(Text(LEGEND, style="dim"))
     if study.best is None:
-        parts += [Text(binding(study)), _rich(tables.violations(study))]
+        parts += [Text(binding(study)), rich_table(tables.violations(study))]
     parts += [
         Text(),
-        _rich(_essential(tables.comparison(study))),
+        rich_table(_essential(tables.comparison(study))),
         Text(),
-        _rich(tables.limits(study)),
+        rich_table(tables.limits(study)),
     ]
     return Group(*parts)
 
@@ -54,7 +54,8 @@ def _essential(table: Table) -> Table:
     return replace(table, rows=rows)
 
 
-def _rich(table: Table) -> RenderableType:
+def rich_table(table: Table) -> RenderableType:
+    """A table of cells as a terminal shows it."""
     if not table:
         return Text("")
     out = RichTable(box=None, pad_edge=False, header_style="bold underline")

@@ -35,7 +35,8 @@ def read_space(grids: Any) -> list[SpaceRecipe]:
     """Expand the grids of a configuration into recipes, each once.
 
     A grid has a `name`, a table `vary` of lists, `rules` whose values may be "$name" (or "$name.key"
-    where the list holds tables), perhaps `layers`, rules for layers, and `recalibrate`. It stands for the product of all lists.
+    where the list holds tables), perhaps `layers`, rules for layers, and
+    `recalibrate`. It stands for the product of all lists.
 
     Raises:
         UserError: an unknown key, name or method, an empty list, or too many recipes.

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from modelflex.compress.choices import uncompressed_choice
 from modelflex.core.cost import Cost
-from modelflex.core.recipe import Choice, Recipe, Rule
+from modelflex.core.recipe import Choice, LayerRule, Recipe, Rule
 from modelflex.core.trial import Evaluation
 from modelflex.search.pricing import Pricer
 from modelflex.search.study import Step
 
 
 def partial_recipes(recipe: Recipe) -> list[tuple[str, Recipe]]:
-    """(label, recipe) after each step: 16-bit integers, structure, format, activity, recalibration.
+    """(label, recipe) after each step: 16-bit integers, removal of units, structure, format,
+    activity, nonlinearity, recalibration.
 
     Steps that change nothing are left out.
     """
     plain = uncompressed_choice()
+    removed = tuple(replace(rule, nonlinearity=None) for rule in recipe.layers)
 
-    def stage(kind: int) -> Recipe:
+    def stage(kind: int, layers: tuple[LayerRule, ...] = removed) -> Recipe:
         rules = []
         for rule in recipe.rules:
             c = rule.choice
@@ -30,13 +33,15 @@ def partial_recipes(recipe: Recipe) -> list[tuple[str, Recipe]]:
                 c.activity if kind >= 3 else None,
             )
             rules.append(Rule(rule.weights, choice))
-        return Recipe(tuple(rules), 0)
+        return Recipe(tuple(rules), 0, layers=layers)
 
     made = [
-        ("16-bit integers", stage(0)),
+        ("16-bit integers", stage(0, ())),
+        ("removal of units", stage(0) if any(r.removal for r in recipe.layers) else stage(0, ())),
         ("structure", stage(1)),
         ("number format", stage(2)),
         ("activity", stage(3)),
+        ("nonlinearity", stage(3, recipe.layers)),
         ("recalibration", recipe),
     ]
     kept: list[tuple[str, Recipe]] = []
