@@ -8,6 +8,7 @@
 
 #include "elementwise.h"
 #include "fixed_point.h"
+#include "piecewise.h"
 
 static long checks, failures;
 
@@ -226,8 +227,8 @@ static void check_delta(size_t rows, size_t columns, size_t block, int32_t theta
     int32_t *delta = allocate(n * sizeof *delta), *thetas = allocate(blocks * sizeof *thetas);
     uint8_t *mask = allocate(rows * blocks);
     for (size_t i = 0; i < n; i++) {
-        x[i] = (int16_t)((int32_t)(next_random() & 0xffff) - 32768) >> (16 - bits);
-        x_hat[i] = (int16_t)((int32_t)(next_random() & 0xffff) - 32768) >> (16 - bits);
+        x[i] = (int16_t)(((int32_t)(next_random() & 0xffff) - 32768) >> (16 - bits));
+        x_hat[i] = (int16_t)(((int32_t)(next_random() & 0xffff) - 32768) >> (16 - bits));
     }
     for (size_t k = 0; k < blocks; k++) {
         thetas[k] = theta + (int32_t)k * (theta / 2);
@@ -272,12 +273,50 @@ static void test_delta_encode(void) {
     }
 }
 
+/* Tables of 1 to 40 segments, by a scan over all of them and division. */
+static void test_piecewise(void) {
+    for (size_t segments = 1; segments <= 40; segments++) {
+        int32_t *breaks = allocate(segments * sizeof *breaks);
+        int32_t *values = allocate(segments * sizeof *values);
+        int32_t *slopes = allocate(segments * sizeof *slopes);
+        for (size_t i = 0; i < segments; i++) {
+            breaks[i] = i ? breaks[i - 1] + 1 + (int32_t)(next_random() % (i % 3 ? 2000 : 2)) : 0;
+            values[i] = (int32_t)(next_random() % 65536);
+            slopes[i] = i + 1 < segments ? (int32_t)(next_random() % 65537) : 0;
+        }
+        const mf_piecewise table = {breaks, values, slopes, segments, (int32_t)(segments % 2) << 15};
+        const size_t n = EDGES + 3 * segments + 500;
+        int32_t *x = allocate(n * sizeof *x), *out = allocate(n * sizeof *out);
+        memcpy(x, edges, sizeof edges);
+        for (size_t k = EDGES; k < n; k++) {
+            const size_t near = (k - EDGES) / 3;
+            x[k] = near < segments ? breaks[near] + (int32_t)(k % 3) - 1
+                                   : (int32_t)next_random() >> (k % 20);
+            x[k] = k % 2 ? x[k] : -x[k];
+        }
+        mf_piecewise_array(x, n, &table, out);
+        for (size_t k = 0; k < n; k++) {
+            const int64_t a = x[k] < 0 ? -(int64_t)x[k] : x[k];
+            size_t i = segments - 1;
+            while (breaks[i] > a) {
+                i--;
+            }
+            const int64_t y = values[i] + expected_rsh(slopes[i] * (a - breaks[i]), 16);
+            check_equal("piecewise", out[k], table.centre + (x[k] < 0 ? -y : y));
+        }
+        mf_piecewise_array(x, n, &table, x); /* in place */
+        check_equal("piecewise in place", memcmp(x, out, n * sizeof *x), 0);
+        free(breaks), free(values), free(slopes), free(x), free(out);
+    }
+}
+
 int main(void) {
     test_rsh();
     test_quantize();
     test_rescale();
     test_binary();
     test_nonlinearities();
+    test_piecewise();
     test_delta_encode();
     printf("native kernels: %ld checks, %ld failed\n", checks, failures);
     return failures ? 1 : 0;

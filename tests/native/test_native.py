@@ -106,6 +106,32 @@ def test_tanh_and_sigmoid(values: list[int]) -> None:
 
 
 @st.composite
+def tables(draw: st.DrawFn) -> tuple[list[int], list[int], list[int]]:
+    steps = draw(st.lists(st.integers(1, 2**19), max_size=20))
+    breaks = [sum(steps[:i]) for i in range(len(steps) + 1)]
+    values = draw(st.lists(st.integers(0, 65535), min_size=len(breaks), max_size=len(breaks)))
+    slopes = draw(st.lists(st.integers(0, 65536), min_size=len(steps), max_size=len(steps)))
+    return breaks, values, [*slopes, 0]
+
+
+@given(vectors, tables(), st.sampled_from([0, 32768]), st.integers(-1, 1))
+def test_piecewise(
+    values: list[int], table: tuple[list[int], list[int], list[int]], centre: int, beside: int
+) -> None:
+    breaks, heights, slopes = table
+    values = values + [b + beside for b in breaks] + [-b - beside for b in breaks]
+    expected = []
+    for x in values:
+        i = max(k for k, start in enumerate(breaks) if start <= abs(x))
+        y = heights[i] + rsh(slopes[i] * (abs(x) - breaks[i]), 16)
+        expected.append(centre + (-y if x < 0 else y))
+    x = np.array(values, np.int32)
+    columns = (np.array(column, np.int32) for column in table)
+    native.piecewise(x, *columns, centre, out=x)  # in place
+    assert x.tolist() == expected
+
+
+@st.composite
 def delta_cases(draw: st.DrawFn) -> tuple[Array, Array, int, list[int], int, int]:
     bits = draw(st.sampled_from([2, 4, 8, 16]))
     codes = st.integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
@@ -189,6 +215,11 @@ def test_arrays_of_another_type_layout_or_size_are_refused() -> None:
         ("shift", lambda: native.rescale(ints(4), ints(1), -63, out=ints(4))),
         ("mu", lambda: native.rescale(ints(2, 4), ints(2), 0, out=ints(2, 4))),
         ("table", lambda: native.tanh(ints(4), ints(256), out=ints(4))),
+        ("shape", lambda: native.piecewise(ints(4), *[ints(1)] * 3, 0, ints(3))),
+        ("breaks", lambda: native.piecewise(ints(4), ints(1) + 1, *[ints(1)] * 2, 0, ints(4))),
+        ("breaks", lambda: native.piecewise(ints(4), *[ints(0)] * 3, 0, ints(4))),
+        ("values", lambda: native.piecewise(ints(4), ints(2), ints(1), ints(2), 0, ints(4))),
+        ("slope", lambda: native.piecewise(ints(4), *[ints(2)] * 2, ints(2) + 1, 0, ints(4))),
         ("mask", lambda: encode(3, mask=mask[:1])),
         ("block", lambda: encode(0)),
         ("theta", lambda: encode(2, thetas=3)),
