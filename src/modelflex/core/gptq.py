@@ -23,8 +23,9 @@ def damping(cov: Array, share: float = 0.01) -> float:
 def gptq(
     values: Array, hessian: Array, nearest: Nearest, mask: Array | None = None, chunk: int = 32
 ) -> Array:
-    """Values [rows, n] rounded column by column, the largest curvature first (Frantar et al., GPTQ, ICLR 2023).
+    """Values [rows, n] rounded column by column, the largest curvature first.
 
+    Frantar et al., GPTQ, ICLR 2023 (arXiv 2210.17323), algorithm 1.
     With U the upper Cholesky factor of H⁻¹: q = nearest(w_j); W_k −= (w_j − q)/U_jj · U_jk for k > j.
     Columns are worked off in chunks so that most of the update is a matrix product.
 
@@ -56,3 +57,40 @@ def gptq(
     rounded = np.empty_like(w)
     rounded[order] = w
     return rounded.T
+
+
+def descend(
+    values: Array,
+    rounded: Array,
+    hessian: Array,
+    nearest: Nearest,
+    mask: Array | None = None,
+    chunk: int = 32,
+) -> Array:
+    """One pass of coordinate descent: each column is rounded anew, the others as they stand.
+
+    With E = values − rounded the best q of column j before rounding is rounded_j + (E·H)_j / H_jj, so
+    tr(E·H·Eᵀ) never rises.
+
+    Args:
+        rounded: [rows, n], on the grid (0 where the mask is false).
+        hessian: [n, n] with a positive diagonal.
+        nearest, mask: see `gptq`.
+    """
+    n = hessian.shape[0]
+    q = np.ascontiguousarray(rounded.T)
+    pulls = hessian @ (values.T - q)
+    for start in range(0, n, chunk):
+        end = min(start + chunk, n)
+        changes = np.zeros((end - start, q.shape[1]))
+        for j in range(start, end):
+            new = nearest(q[j] + pulls[j] / hessian[j, j], j)
+            if mask is not None:
+                new = np.where(mask[:, j], new, 0.0)
+            changes[j - start] = new - q[j]
+            q[j] = new
+            if j + 1 < end:
+                pulls[j + 1 : end] -= hessian[j + 1 : end, j, None] * changes[j - start]
+        if end < n:
+            pulls[end:] -= hessian[end:, start:end] @ changes
+    return q.T

@@ -1,4 +1,4 @@
-"""Uniform symmetric integers: 2 to 16 bits, with one scale a tensor, a gate or a row."""
+"""Uniform symmetric integers: 2 to 16 bits, with one scale a tensor, a gate or a row, or a group."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ import numpy as np
 from pydantic import ConfigDict, with_config
 
 from modelflex.core.extension import Format
-from modelflex.core.fixed import Array, Scale
-from modelflex.core.gptq import gptq
-from modelflex.core.part import ODD, SYMMETRIC, Part
+from modelflex.core.fixed import Array
+from modelflex.core.levels import Multiples, Sharing, as_scale, largest_integer, share_count
+from modelflex.core.part import MULTIPLIER_BITS, Part
+from modelflex.core.rounding import Rounding, best_steps, encode, error_weights
 from modelflex.errors import UserError
 from modelflex.registry import FORMATS
 
 ODD_BITS = 3
 """Up to here the grid is the odd integers: few levels can't be spared for a zero."""
-
-
-TINY = 1e-6
+TOP_MULTIPLIER = (1 << MULTIPLIER_BITS) - 1
+SHARES = tuple(np.linspace(1.0, 0.14, 44).tolist())
+"""Ranges that are tried, as shares of the largest value."""
 
 
 @final
@@ -32,16 +33,20 @@ class Uniform(Format):
     Attributes:
         bits: 2 … 16.
         scales: rows that share a scale: the whole "tensor", a "gate", or one "row".
-        clip: "max" covers the largest value; "mse" is the range of least squared error, weighted
-            by the inputs' second moments where they are known.
-        rounding: "nearest", or "gptq": columns one after another, each error compensated by the
-            columns not yet rounded (Frantar et al., GPTQ, ICLR 2023).
+        clip: "max" covers the largest value; "percentile" that share of the sizes; "mse" is the range
+            of least squared error, weighted by the inputs' second moments where they are known.
+        rounding: "nearest", or "gptq": codes and scales in turn by the error of the products
+            (core/rounding.py).
+        group: columns that share a 6-bit multiplier of their row's scale; 0 for none.
+        percentile: of the clip "percentile", above 0 and at most 100.
     """
 
     bits: int
-    scales: Literal["tensor", "gate", "row"] = "row"
-    clip: Literal["max", "mse"] = "mse"
-    rounding: Literal["nearest", "gptq"] = "gptq"
+    scales: Sharing = "row"
+    clip: Literal["max", "percentile", "mse"] = "mse"
+    rounding: Rounding = "gptq"
+    group: int = 0
+    percentile: float = 99.5
 
     reference = (
         "Frantar et al., GPTQ, ICLR 2023 (arXiv 2210.17323); min–max rounding for the naive variant"
@@ -51,6 +56,10 @@ class Uniform(Format):
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 16:
             raise UserError(f"uniform bits are {self.bits}", "2 … 16")
+        if self.group < 0:
+            raise UserError(f"uniform group is {self.group}", "a number of columns, or 0 for none")
+        if not 0 < self.percentile <= 100:
+            raise UserError(f"uniform percentile is {self.percentile}", "above 0, at most 100")
 
     @property
     def stored_bits(self) -> int:
@@ -60,14 +69,21 @@ class Uniform(Format):
     def grid_kind(self) -> str:
         return "odd" if self.bits <= ODD_BITS else "symmetric"
 
-    def _groups(self, rows: int, gates: int) -> int:
-        groups = {"tensor": 1, "gate": gates, "row": rows}[self.scales]
-        if rows % groups:
-            raise UserError(f"{rows} rows in {groups} scale groups", "groups of equal size")
-        return groups
+    def _column_groups(self, columns: int) -> int:
+        """How many multipliers a row has."""
+        if not self.group:
+            return 0
+        if columns % self.group:
+            raise UserError(
+                f"{columns} columns in groups of {self.group}",
+                "groups of equal size",
+                "choose a divisor of the columns, or 0 for no groups",
+            )
+        return columns // self.group
 
     def side_bytes(self, rows: int, columns: int, gates: int) -> int:
-        return 2 * self._groups(rows, gates) + 1
+        multipliers = rows * self._column_groups(columns) * MULTIPLIER_BITS
+        return 2 * share_count(self.scales, rows, gates) + 1 + (multipliers + 7) // 8
 
     def naive(self) -> Uniform:
         return replace(self, scales="tensor", clip="max", rounding="nearest")
@@ -79,54 +95,38 @@ class Uniform(Format):
     def encode(
         self, values: Array, hessian: Array | None, gates: int, mask: Array | None = None
     ) -> Part:
-        rows = values.shape[0]
-        groups = self._groups(rows, gates)
-        grid = Levels(self.bits, self.bits <= ODD_BITS)
-        kept = values if mask is None else np.where(mask, values, 0.0)
-        sizes = self._steps(kept.reshape(groups, -1), hessian, grid, values.shape[1])
-        scale = Scale.nearest(sizes)
-        steps = np.repeat(scale.value(), rows // groups)[:, None]
-        if self.rounding == "gptq" and hessian is not None:
-            codes = gptq(values / steps, hessian, lambda column, _: grid.round(column), mask)
-        else:
-            codes = grid.round(kept / steps)
-            if mask is not None:
-                codes = np.where(mask, codes, 0.0)
-        stored = ODD if grid.odd else SYMMETRIC
-        return Part(codes.astype(np.int32), self.bits, scale, rows // groups, stored)
+        rows, columns = values.shape
+        shares = share_count(self.scales, rows, gates)
+        weights = error_weights(values.shape, hessian, mask)
+        count = self._column_groups(columns)
+        if not count:
+            sizes = self._steps(values.reshape(shares, -1), weights.reshape(shares, -1))
+            levels = Multiples(self.grid_kind, self.bits, as_scale(sizes), rows // shares)
+            return encode(values, hessian, mask, levels, self.rounding)
+        pieces = (values.reshape(-1, self.group), weights.reshape(-1, self.group))
+        wanted = self._steps(*pieces).reshape(rows, count)
+        scale = as_scale(wanted.reshape(shares, -1).max(axis=1) / TOP_MULTIPLIER)
+        factors = np.repeat(scale.value(), rows // shares)[:, None]
+        multipliers = np.clip(np.rint(wanted / factors), 1, TOP_MULTIPLIER).astype(np.int32)
+        each = rows // shares
+        levels = Multiples(self.grid_kind, self.bits, scale, each, multipliers, columns)
+        return encode(values, hessian, mask, levels, self.rounding)
 
-    def _steps(self, groups: Array, hessian: Array | None, grid: Levels, n: int) -> Array:
-        """The code step of every group of values [groups, rows·n]."""
-        peak = np.abs(groups).max(axis=1)
-        # A group of zeros gets the smallest scale there is: the odd grids cannot store a zero.
-        peak = np.where(peak > 0, peak, max(float(peak.max()), TINY) * 2.0**-14)
-        full = peak / grid.top
-        if self.clip == "max":
-            return full
-        weights = np.ones(n) if hessian is None else np.diag(hessian)
-        weights = np.tile(weights, groups.shape[1] // n)
-        best, least = full, np.full(full.shape, np.inf)
-        for share in np.linspace(1.0, 0.14, 44):
-            step = (full * share)[:, None]
-            error = ((grid.round(groups / step) * step - groups) ** 2) @ weights
-            best = np.where(error < least, full * share, best)
-            least = np.minimum(error, least)
-        return best
+    def _steps(self, groups: Array, weights: Array) -> Array:
+        """The code step of every group of values [groups, n]."""
+        if self.clip == "mse":
+            return best_steps(groups, weights, self.grid_kind, self.bits, SHARES)
+        share = 100.0 if self.clip == "max" else self.percentile
+        return percentile(np.abs(groups), weights > 0, share) / largest_integer(
+            self.grid_kind, self.bits
+        )
 
 
-@dataclass(frozen=True)
-class Levels:
-    """The integers that codes of `bits` bits may take."""
-
-    bits: int
-    odd: bool
-
-    @property
-    def top(self) -> int:
-        """The largest code."""
-        return (1 << self.bits) - 1 if self.odd else (1 << (self.bits - 1)) - 1
-
-    def round(self, x: Array) -> Array:
-        """The nearest integer of the grid (ties upwards on the odd grid, to even otherwise)."""
-        near = 2 * np.floor(x / 2) + 1 if self.odd else np.rint(x)
-        return np.clip(near, -self.top, self.top)
+def percentile(sizes: Array, stored: Array, share: float) -> Array:
+    """The least size that is at least as large as `share` percent of the stored ones of each row, by
+    nearest rank; 0 where none is stored. Arrays are [groups, n].
+    """
+    rising = np.sort(np.where(stored, sizes, np.inf), axis=1)
+    count = stored.sum(axis=1)
+    rank = np.maximum(np.ceil(count * (share / 100)).astype(np.int64) - 1, 0)
+    return np.where(count > 0, np.take_along_axis(rising, rank[:, None], axis=1)[:, 0], 0.0)

@@ -1,0 +1,254 @@
+"""What the rows of a matrix may hold: levels that are linear in a few parameters shared by rows.
+
+A scale, the entries of a codebook and the sizes of signs are all such parameters θ, and a level is θ·φ with
+fixed features φ. Codes and parameters of every number format are therefore fitted alike (core/rounding.py).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal, Self, final
+
+import numpy as np
+
+from modelflex.core.fixed import Array, Scale
+from modelflex.core.part import Grid, Part
+from modelflex.errors import UserError
+
+Sharing = Literal["tensor", "gate", "row"]
+
+TABLE_MAX = 127
+"""The largest entry of a table (int8), and the largest sum of entries."""
+SMALLEST_SHARE = 2.0**-14
+"""A scale is at least this share of the largest, about the least that int16 mantissas tell apart."""
+TINY = 1e-6
+
+
+def share_count(sharing: Sharing, rows: int, gates: int) -> int:
+    """Into how many groups of consecutive rows an array is split.
+
+    Raises:
+        UserError: the groups are not of equal size.
+    """
+    groups = {"tensor": 1, "gate": gates, "row": rows}[sharing]
+    if rows % groups:
+        raise UserError(f"{rows} rows in {groups} scale groups", "groups of equal size")
+    return groups
+
+
+def as_scale(sizes: Array) -> Scale:
+    """Sizes ≥ 0 [groups] as scales; those of groups of zeros are raised above zero."""
+    return Scale.nearest(np.maximum(sizes, max(float(sizes.max()), TINY) * SMALLEST_SHARE))
+
+
+class Levels(ABC):
+    """Integers times a scale, as they are stored."""
+
+    scale: Scale
+    each: int
+    """Consecutive rows that share a factor and a table."""
+
+    @abstractmethod
+    def numbers(self, x: Array, column: int | None = None) -> Array:
+        """Which level is nearest to each of x: [rows] of one column, or [rows, n] of all."""
+
+    @abstractmethod
+    def codes(self, numbers: Array, column: int | None = None) -> Array:
+        """The stored integers of levels [rows] of one column, or [rows, n], as floats."""
+
+    @abstractmethod
+    def features(self, numbers: Array, rows: slice) -> Array:
+        """φ of levels [r, n] of some rows: [r, parameters, n]."""
+
+    @abstractmethod
+    def parameters(self) -> Array:
+        """θ, [groups, parameters]."""
+
+    @abstractmethod
+    def with_parameters(self, theta: Array) -> Self:
+        """The same kind of levels with other θ [groups, parameters], rounded to what is stored."""
+
+    @abstractmethod
+    def part(self, codes: Array) -> Part:
+        """Codes [rows, n] as a stored array."""
+
+    @cached_property
+    def steps(self) -> Array:
+        """The factor of every row, [rows]."""
+        return np.repeat(self.scale.value(), self.each)
+
+    def values(self, numbers: Array) -> Array:
+        """What levels [rows, n] stand for."""
+        return self.codes(numbers) * self.steps[:, None]
+
+    def nearest(self, x: Array, column: int) -> Array:
+        """The values nearest to x [rows] of a column."""
+        return self.codes(self.numbers(x, column), column) * self.steps
+
+
+def largest_integer(kind: str, bits: int) -> int:
+    """The largest integer of a symmetric, odd or power grid."""
+    if kind == "power":
+        return 1 << ((1 << (bits - 1)) - 2)
+    return (1 << bits) - 1 if kind == "odd" else (1 << (bits - 1)) - 1
+
+
+def nearest_integers(x: Array, kind: str, bits: int) -> Array:
+    """The nearest integers of a symmetric, odd or power grid (ties up on the odd one, to even on the
+    symmetric, away from zero on that of powers).
+    """
+    top = largest_integer(kind, bits)
+    if kind == "power":
+        # Half way between 2^i and 2^(i+1) is 1.5·2^i, where ⌊log2(4/3·|x|)⌋ steps up.
+        size = np.abs(x)
+        exponent = np.frexp(np.maximum(size, 0.5) * (4 / 3))[1] - 1
+        near = np.ldexp(np.copysign(1.0, x), np.maximum(exponent, 0))
+        return np.clip(np.where(size < 0.5, 0.0, near), -top, top)
+    near = 2 * np.floor(x / 2) + 1 if kind == "odd" else np.rint(x)
+    return np.clip(near, -top, top)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Multiples(Levels):
+    """Fixed integers times a factor.
+
+    Attributes:
+        kind, bits: which integers: symmetric, odd or power (core/part.py).
+        scale, each: see `Levels`.
+        multipliers: int32 [rows, groups] of equal groups of columns; None where there are none.
+        columns: of the array; needed with multipliers.
+    """
+
+    kind: str
+    bits: int
+    scale: Scale
+    each: int
+    multipliers: Array | None = None
+    columns: int = 0
+
+    @cached_property
+    def _factors(self) -> Array | None:
+        """The multiplier of every place, [rows, n]."""
+        if self.multipliers is None:
+            return None
+        width = self.columns // self.multipliers.shape[1]
+        return np.repeat(self.multipliers.astype(np.float64), width, axis=1)
+
+    def _some_factors(self, column: int | None) -> Array | float:
+        if self._factors is None:
+            return 1.0
+        return self._factors if column is None else self._factors[:, column]
+
+    def numbers(self, x: Array, column: int | None = None) -> Array:
+        steps = self.steps[:, None] if column is None else self.steps
+        return nearest_integers(x / (steps * self._some_factors(column)), self.kind, self.bits)
+
+    def codes(self, numbers: Array, column: int | None = None) -> Array:
+        return numbers * self._some_factors(column)
+
+    def features(self, numbers: Array, rows: slice) -> Array:
+        some = numbers if self._factors is None else numbers * self._factors[rows]
+        return some[:, None, :]
+
+    def parameters(self) -> Array:
+        return self.scale.value()[:, None]
+
+    def with_parameters(self, theta: Array) -> Multiples:
+        # A negative factor would be worse than none at all.
+        return replace(self, scale=as_scale(np.maximum(theta[:, 0], 0.0)))
+
+    def part(self, codes: Array) -> Part:
+        grid, whole = Grid(self.kind), codes.astype(np.int32)
+        return Part(whole, self.bits, self.scale, self.each, grid, self.multipliers)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Tables(Levels):
+    """The levels basis·θ with an own θ, int8 times a factor, for every group of rows.
+
+    Attributes:
+        kind, bits: "levels" (θ are the levels) or "signs" (levels are sums of ±θ_i).
+        scale, each: see `Levels`.
+        table: θ in units of the scale, int8 [groups, parameters].
+    """
+
+    kind: str
+    bits: int
+    scale: Scale
+    each: int
+    table: Array
+
+    @staticmethod
+    def near(kind: str, bits: int, each: int, theta: Array) -> Tables:
+        """The stored form of θ [groups, parameters]."""
+        basis = _basis(kind, bits)
+        # Every entry may be rounded by a half, and their sums still have to fit.
+        top = TABLE_MAX + 0.5 - np.abs(basis).sum(axis=1).max() / 2
+        scale = as_scale(np.abs(theta @ basis.T).max(axis=1) / top)
+        table = np.rint(theta / scale.value()[:, None])
+        return Tables(
+            kind, bits, scale, each, np.clip(table, -TABLE_MAX, TABLE_MAX).astype(np.int8)
+        )
+
+    @cached_property
+    def _basis(self) -> Array:
+        return _basis(self.kind, self.bits)
+
+    @cached_property
+    def _levels(self) -> Array:
+        """The integer of every level, [rows, 2^bits]."""
+        return np.repeat(self.table @ self._basis.T, self.each, axis=0)
+
+    @cached_property
+    def _order(self) -> Array:
+        """Numbers of the levels of every row, increasing, [rows, 2^bits]."""
+        return np.argsort(self._levels, axis=1, kind="stable")
+
+    @cached_property
+    def _middles(self) -> Array:
+        """Where the next level becomes the nearest, [2^bits − 1, rows]."""
+        rising = np.take_along_axis(self._levels, self._order, axis=1)
+        return np.ascontiguousarray((rising[:, 1:] + rising[:, :-1]).T / 2 * self.steps)
+
+    def numbers(self, x: Array, column: int | None = None) -> Array:
+        if column is not None:
+            place = np.count_nonzero(x > self._middles, axis=0)
+        else:
+            place = np.zeros(x.shape, np.int64)
+            for middle in self._middles:
+                place += x > middle[:, None]
+        return self._looked_up(self._order, place)
+
+    def codes(self, numbers: Array, column: int | None = None) -> Array:
+        return self._looked_up(self._levels, numbers)
+
+    @staticmethod
+    def _looked_up(table: Array, at: Array) -> Array:
+        """table[r, at[r, …]] of every row r."""
+        first = np.arange(0, table.size, table.shape[1])
+        return np.asarray(table.ravel()[at + (first if at.ndim == 1 else first[:, None])])
+
+    def features(self, numbers: Array, rows: slice) -> Array:
+        return np.ascontiguousarray(self._basis[numbers].transpose(0, 2, 1))
+
+    def parameters(self) -> Array:
+        return self.table * self.scale.value()[:, None]
+
+    def with_parameters(self, theta: Array) -> Tables:
+        return Tables.near(self.kind, self.bits, self.each, theta)
+
+    def part(self, codes: Array) -> Part:
+        return Part(
+            codes.astype(np.int32), self.bits, self.scale, self.each, Grid(self.kind, self.table)
+        )
+
+
+def _basis(kind: str, bits: int) -> Array:
+    """The levels [2^bits, parameters] for θ = 1, in the order of their numbers."""
+    if kind == "levels":
+        return np.eye(1 << bits)
+    return 2.0 * ((np.arange(1 << bits)[:, None] >> np.arange(bits)) & 1) - 1.0
