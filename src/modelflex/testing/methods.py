@@ -35,6 +35,8 @@ from modelflex.testing.oracle import Affine, Counts, affine, fx
 
 GATES = 4
 SHAPES = ((16, 16), (48, 8), (4, 12), (32, 48))
+FORMAT_SHARE = 12
+"""Of so many formats one is tried with each configuration of a structure and each shape."""
 
 
 class MethodSuite:
@@ -151,25 +153,23 @@ class StructureSuite(MethodSuite):
         rng = np.random.default_rng(1)
         made = []
         formats = [f for kind in FORMATS.names() for f in all_configs(FORMATS.get(kind))]
-        for number, config in enumerate(all_configs(STRUCTURES.get(name))):
-            for shape in SHAPES:
-                if not fits(config, shape):
+        kinds = all_configs(STRUCTURES.get(name))
+        cases = [(config, shape) for config in kinds for shape in SHAPES if fits(config, shape)]
+        share = min(len(cases), FORMAT_SHARE)  # every format meets the structure somewhere
+        for number, (config, shape) in enumerate(cases):
+            matrix = rng.normal(size=shape)
+            trace = rng.normal(size=(60, shape[1]))
+            held = trace + 0.1 * rng.normal(size=trace.shape)
+            seen = make_moments(matrix, trace, held) if config.data_aware else None
+            for encode in formats[number % share :: share]:
+                # Scales are shared by rows of the stored array, so its rows must divide.
+                if any(p.geometry.rows % GATES for p in config.plan(*shape) if p.gated):
                     continue
-                matrix = rng.normal(size=shape)
-                trace = rng.normal(size=(60, shape[1]))
-                held = trace + 0.1 * rng.normal(size=trace.shape)
-                seen = make_moments(matrix, trace, held) if config.data_aware else None
-                for encode in formats[number % 3 :: 3]:
-                    # Scales are shared by rows of the stored array, so its rows must divide.
-                    if any(p.geometry.rows % GATES for p in config.plan(*shape) if p.gated):
-                        continue
-                    link = Link(8, Scale.nearest(4 / 128))
-                    weight = config.fit_weight(make_fit(matrix, seen, encode, link, GATES, trace))
-                    units = weight.accumulator_scale()
-                    bias = pack_bias(
-                        rng.normal(size=shape[0]), units, bias_bits(encode.stored_bits)
-                    )
-                    made.append((config, encode, weight.with_bias(bias), matrix))
+                link = Link(8, Scale.nearest(4 / 128))
+                weight = config.fit_weight(make_fit(matrix, seen, encode, link, GATES, trace))
+                units = weight.accumulator_scale()
+                bias = pack_bias(rng.normal(size=shape[0]), units, bias_bits(encode.stored_bits))
+                made.append((config, encode, weight.with_bias(bias), matrix))
         assert made
         return made
 
