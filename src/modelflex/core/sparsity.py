@@ -12,6 +12,7 @@ from modelflex.core.extension import Fit, Planned, Structure
 from modelflex.core.fixed import Array
 from modelflex.core.gptq import damping
 from modelflex.core.layout import Geometry, index_bits, sparse_geometry
+from modelflex.core.regression import Regression, check_ridge
 from modelflex.core.weight import Matrix
 from modelflex.errors import UserError
 
@@ -252,12 +253,9 @@ def fit_sparse(fit: Fit, pattern: Pattern, score: Score, refit: Refit, ridge: fl
     inputs = fit.matrix.shape[1]
     pattern.geometry(*fit.matrix.shape)
     if fit.moments is not None and refit == "least_squares":
-        cov = fit.moments.cov_z
-        pull = ridge * np.diag(cov) + damping(cov)
-        gram, wanted = cov + np.diag(pull), fit.moments.cov_tz + fit.matrix * pull
-        best = np.linalg.solve(gram, wanted.T).T
-        mask, _ = choose_kept(best, gram, pattern, score)
-        values = refit_kept(gram, wanted, mask, pattern.rows)
+        problem = Regression.of(fit, True, ridge)
+        mask, _ = choose_kept(problem.target, problem.gram, pattern, score)
+        values = refit_kept(problem.gram, problem.wanted, mask, pattern.rows)
     else:
         mask, values = choose_kept(fit.matrix, fit.hessian, pattern, score)
     part = fit.encode.encode(values, fit.hessian, fit.gates, mask)
@@ -291,8 +289,7 @@ class Sparse(Structure):
     ridge: float = 0.05
 
     def __post_init__(self) -> None:
-        if not 0 <= self.ridge < float("inf"):
-            raise UserError(f"ridge is {self.ridge}", "a finite number ≥ 0")
+        check_ridge(self.ridge)
         self._check()
 
     @abstractmethod

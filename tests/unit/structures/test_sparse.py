@@ -241,6 +241,7 @@ def test_poor_data_and_dead_units_give_finite_weights(base: Sparse, score: Any, 
         (lambda: NM(n=1, m=3).plan(8, 8), "1 of 3 weights are kept in rows of 8"),
         (lambda: BlockSparse().plan(8, 6), "do not divide"),
         (lambda: fitted(BlockSparse(), np.ones((8, 6)), None), "do not divide"),
+        (lambda: fitted(NM(), np.eye(8), None, Uniform(4, group=2)), "scales groups of columns"),
     ],
 )
 def test_wrong_settings_are_told_in_one_line(make: Any, message: str) -> None:
