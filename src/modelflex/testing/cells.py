@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from modelflex.calibrate import calibrate
@@ -10,11 +12,14 @@ from modelflex.core.data import Sequences
 from modelflex.core.fixed import FX_ONE, Array
 from modelflex.core.model import Model
 from modelflex.core.program import build_program
+from modelflex.core.recipe import Activation, Choice, Recipe, Rule
 from modelflex.core.weight import float_weight
 from modelflex.execute.interpret import Execution, Interpreter, run
-from modelflex.registry import CELLS, LAYERS
+from modelflex.registry import ACTIVITIES, CELLS, FORMATS, LAYERS, STRUCTURES
 from modelflex.testing.generators import (
     Case,
+    fits,
+    random_config,
     random_inputs,
     random_layer_model,
     random_model,
@@ -169,6 +174,23 @@ class LayerSuite:
             alone = [interpreter.run(data.take(np.array([i]))).outputs for i in range(data.count)]
             np.testing.assert_array_equal(interpreter.run(data).outputs, np.concatenate(alone))
 
+    def test_every_method_takes_its_weights(self, name: str) -> None:
+        """Each structure, format and activity: equal to plain integers, counters too, and priced right."""
+        for number, sizes in enumerate(LAYERS.get(name).examples):
+            rng = np.random.default_rng(number)
+            model = random_layer_model(rng, name, sizes, "every")
+            stats = calibrate(model, random_inputs(rng, (20, 10), model))
+            data = random_inputs(rng, (5, 3), model)
+            own = [(n, w.shape) for n, w in model.weights.items() if n.startswith("layer0.")]
+            for weight, choice in [(n, c) for n, shape in own for c in _each_method(rng, shape)]:
+                recipe = Recipe((Rule(weight, choice),))
+                case = Case(model, stats, recipe, compress(model, recipe, stats), data)
+                found, wanted = run(case.program, data), run_integers(case.made.model, data)
+                assert (found.outputs * FX_ONE).tolist() == wanted.outputs
+                for site, counts in wanted.counts.items():
+                    assert vars(found.profile.sites[site]) == vars(counts)
+                check_footprint(case, found)
+
     def test_both_ways_of_pricing_agree(self, name: str) -> None:
         """Rows from footprints equal rows from the program, for compressed and float networks."""
         for seed, sizes in enumerate(LAYERS.get(name).examples):
@@ -180,6 +202,33 @@ class LayerSuite:
             made = compress(model, recipe, stats)
             case = Case(model, stats, recipe, made, data)
             check_footprint(case, run(case.program, data))
+
+
+def _each_method(rng: np.random.Generator, shape: tuple[int, int]) -> list[Choice]:
+    """Every structure that fits a weight, every format and every activity, each with others drawn."""
+    structures = [
+        config
+        for kind in STRUCTURES.names()
+        if (config := _fitting(rng, STRUCTURES.get(kind), shape)) is not None
+    ]
+    formats = [random_config(rng, FORMATS.get(kind)) for kind in FORMATS.names()]
+    activities = [random_config(rng, ACTIVITIES.get(kind)) for kind in ACTIVITIES.names()]
+    count = max(map(len, (structures, formats, activities)))
+    return [
+        Choice(
+            structures[number % len(structures)],
+            formats[(number + number // len(structures)) % len(formats)],
+            Activation(8),
+            (None, *activities)[number % (1 + len(activities))],
+        )
+        for number in range(2 * count)
+    ]
+
+
+def _fitting(rng: np.random.Generator, kind: Any, shape: tuple[int, int]) -> Any:
+    """A configuration that takes a weight of `shape`, or None where none of some draws does."""
+    drawn = (random_config(rng, kind) for _ in range(20))
+    return next((config for config in drawn if fits(config, shape)), None)
 
 
 def stream(interpreter: Interpreter, data: Sequences) -> tuple[Array, Execution]:
