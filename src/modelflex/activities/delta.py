@@ -17,8 +17,8 @@ from modelflex.registry import ACTIVITIES
 
 ACCUMULATOR_BYTES = 8
 NEVER = 1 << 16
-TRACE_STEPS = 4000
-"""Time steps of the calibration trace on which a wanted density is met."""
+TRACE_STEPS, SEQUENCE_STEPS = 4000, 1000
+"""Time steps of the calibration trace, in all and of one sequence, on which a wanted density is met."""
 WIDEST = 2.0**8
 """A threshold scaled by a column's norm is at most this many times the common one."""
 
@@ -182,10 +182,10 @@ class Delta(Activity):
 
 
 def _excerpt(lengths: Array) -> tuple[Array, Array]:
-    """Rows of about `TRACE_STEPS` time steps of whole sequences, evenly spaced, and their lengths."""
-    apart = -(-int(lengths.sum()) // TRACE_STEPS)
-    starts = (np.cumsum(lengths) - lengths)[::apart]
-    taken = np.minimum(lengths[::apart], TRACE_STEPS)
+    """Rows of about `TRACE_STEPS` time steps, beginnings of evenly spaced sequences, and their lengths."""
+    cut = np.minimum(lengths, SEQUENCE_STEPS)
+    apart = -(-int(cut.sum()) // TRACE_STEPS)
+    starts, taken = (np.cumsum(lengths) - lengths)[::apart], cut[::apart]
     return np.concatenate([np.arange(s, s + n) for s, n in zip(starts, taken, strict=True)]), taken
 
 

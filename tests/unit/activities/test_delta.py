@@ -221,6 +221,13 @@ def test_dead_columns_get_the_largest_threshold_that_is_stored(bits: int, theta:
     assert np.ptp(equal) == 0
 
 
+def test_another_number_of_thresholds_is_refused() -> None:
+    weight = make_weight(Delta(0.5, scaled="norm"), 8, 4)
+    short = dataclasses.replace(weight.links[0], thresholds=np.ones(3, np.int32))
+    with pytest.raises(UserError, match="3 thresholds; expected 8"):
+        weight_program(dataclasses.replace(weight, link=short), 8)
+
+
 def share_sent(activity: Delta, site: InputSite) -> float:
     link = Link(site.bits, Scale.nearest(site.step), activity, activity.thresholds(site))
     _, mask = activity.replay(site.codes, site.lengths, site.block, link)
