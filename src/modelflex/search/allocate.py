@@ -1,0 +1,317 @@
+"""Allocation: for every weight the choice that serves the whole network best under a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from modelflex.core.extension import Removal
+from modelflex.core.fixed import Array
+from modelflex.core.recipe import Choice, Recipe
+from modelflex.core.trial import Evaluation
+from modelflex.errors import UserError
+from modelflex.search.knapsack import Front, front, join_fronts
+from modelflex.search.options import Options, Selection
+from modelflex.search.pricing import Pricer
+from modelflex.search.problem import Problem, evaluate_recipe
+from modelflex.search.sensitivity import (
+    Sensitivities,
+    believe,
+    choice_parts,
+    predicted_divergences,
+)
+
+COSTS = ("weight_bytes", "weight_fetch_bytes_per_step", "macs_per_step")
+"""Costs that add over the weights, so that a budget of them can be allotted."""
+UNSURE = 0.15
+"""An option is measured alone before its recipe is when what is not known of it, times its share of
+the divergence, is more than this (in log divergence)."""
+WORTH = 1.25
+"""A recipe is worth an evaluation if the model, which is that far off at times, may be wrong about it."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What is asked for: the least divergence within a limit of `field`, or the least `field` within
+    a limit of the divergence; one of them is given.
+
+    Attributes:
+        field: one of `COSTS`.
+        limit: the most of it.
+        divergence: the most divergence, as `Quality` reports it.
+    """
+
+    field: str
+    limit: float | None = None
+    divergence: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.field not in COSTS:
+            raise UserError(f"the budget is one of '{self.field}'", f"one of {', '.join(COSTS)}")
+        given = [v for v in (self.limit, self.divergence) if v is not None]
+        if len(given) != 1 or not 0 < given[0] < np.inf:
+            raise UserError(
+                f"the budget's limit is {self.limit}, its divergence {self.divergence}",
+                "one of them, above zero",
+            )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One full evaluation.
+
+    Attributes:
+        kind: "reference", "alone" (one weight or layer, the others as the reference) or "whole".
+        recipe: that was evaluated.
+        predicted: divergence that the model expected.
+        divergence, cost: that were measured, the cost in the budget's field.
+    """
+
+    kind: str
+    recipe: Recipe
+    predicted: float
+    divergence: float
+    cost: float
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """The best recipe found.
+
+    Attributes:
+        recipe: one rule for each weight and for each layer that loses units.
+        evaluation: of the recipe.
+        divergence, cost: measured.
+        predicted: divergence that the model expected before the recipe was evaluated.
+        within: whether the budget is met; if not, the recipe is the one that misses it least.
+        trace: all evaluations in order, the recipe's among them.
+    """
+
+    recipe: Recipe
+    evaluation: Evaluation
+    divergence: float
+    cost: float
+    predicted: float
+    within: bool
+    trace: tuple[Measured, ...] = field(repr=False)
+
+
+def allocate(
+    problem: Problem,
+    pricer: Pricer,
+    candidates: Mapping[str, Sequence[Choice]],
+    budget: Budget,
+    *,
+    removals: Mapping[str, Sequence[Removal]] | None = None,
+    recalibrate: int = 0,
+    evaluations: int = 50,
+    evaluate: Callable[[Problem, Recipe], Evaluation] = evaluate_recipe,
+) -> Allocation:
+    """Choose a candidate for every weight, in few full evaluations.
+
+    The divergence is modelled as a sum over weights, which starts from a prediction by the Fisher
+    information of their results and is corrected by each evaluation, of single weights first; the
+    allotment under it is a multiple-choice knapsack.
+
+    Source: Shoham and Gersho, Efficient bit allocation for an arbitrary set of quantizers, IEEE
+    Transactions on Acoustics, Speech, and Signal Processing 36(9), 1988 (sums of distortions); Dong
+    et al., HAWQ, ICCV 2019 (second-order sensitivities of layers).
+
+    Args:
+        candidates: weight → its choices; weights that are not named stay as the reference, 8 bits.
+        removals: layer → how its units may be removed; that all stay is always an option.
+        recalibrate: closed-loop rounds of each recipe.
+        evaluations: the most full evaluations.
+        evaluate: makes one; a store of evaluations may stand before it.
+
+    Raises:
+        UserError: an unknown weight or layer, a weight without candidates, or too few evaluations.
+    """
+    if evaluations < 3:
+        raise UserError(f"{evaluations} evaluations are allowed", "at least 3")
+    options = Options(problem.model, pricer, candidates, removals or {}, recalibrate, budget.field)
+    work = _Allocator(problem, options, budget, evaluate)
+    work.run(evaluations)
+    return work.result()
+
+
+class _Allocator:
+    def __init__(
+        self,
+        problem: Problem,
+        options: Options,
+        budget: Budget,
+        evaluate: Callable[[Problem, Recipe], Evaluation],
+    ) -> None:
+        self.problem, self.options, self.budget = problem, options, budget
+        self.evaluate = evaluate
+        self.squared = problem.model.output == "values"
+        self.trace: list[Measured] = []
+        self.done: dict[Selection, tuple[Measured, Evaluation]] = {}
+        self.drift = 0.0
+        """Mean log of the measured over the expected cost of whole recipes."""
+
+    # --- measuring -------------------------------------------------------------------------------
+    def positions(self, selection: Selection) -> Array:
+        pairs = zip(self.options.slots, selection, strict=True)
+        found = [self.belief.position(slot, option) for slot, option in pairs if option >= 0]
+        return np.array(found, np.int64)
+
+    def measure(self, kind: str, selection: Selection) -> None:
+        recipe = self.options.recipe(selection)
+        options = self.positions(selection)
+        predicted = self.belief.predict(options)
+        evaluation = self.evaluate(self.problem, recipe)
+        cost = self.options.measured(recipe, evaluation)
+        divergence = self._additive(evaluation.quality["divergence"].value)
+        made = Measured(kind, recipe, self._shown(predicted), self._shown(divergence), cost)
+        self.trace.append(made)
+        self.done[selection] = (made, evaluation)
+        self.belief.observe(options, divergence)
+        if kind == "whole":
+            ratio = float(np.log(cost / self.options.expected([selection])[0]))
+            whole = sum(m.kind == "whole" for m in self.trace)
+            self.drift += (ratio - self.drift) / min(whole, 5)
+
+    def _additive(self, divergence: float) -> float:
+        """A divergence that adds: the KL, or the square of the relative error."""
+        return divergence**2 if self.squared else divergence
+
+    def _shown(self, additive: float) -> float:
+        return float(np.sqrt(additive)) if self.squared else additive
+
+    def run(self, evaluations: int) -> None:
+        """Measure until the evaluations are used up or nothing promises to be better."""
+        reference = self.options.recipe(self.options.nothing)
+        first = self.evaluate(self.problem, reference)
+        floor = first.quality["divergence"].value
+        self.belief = self._belief(self._additive(floor))
+        cost = self.options.measured(reference, first)
+        made = Measured("reference", reference, floor, floor, cost)
+        self.trace.append(made)
+        self.done[self.options.nothing] = (made, first)
+        while len(self.trace) < evaluations:
+            selection = self._proposal()
+            if selection is None:
+                return
+            alone = self._unsure(selection)
+            if alone is not None and len(self.trace) < evaluations - 1:
+                self.measure("alone", alone)
+            else:
+                self.measure("whole", selection)
+
+    def _belief(self, floor: float) -> Sensitivities:
+        model, candidates = self.problem.model, self.options.candidates
+        expected = predicted_divergences(model, self.problem.stats, candidates)
+        parts = {n: [choice_parts(c) for c in options] for n, options in candidates.items()}
+        for name, options in self.options.removals.items():
+            # Nothing predicts what a smaller layer does: as much as all its weights' candidates.
+            typical = float(np.exp(np.mean(np.log(np.concatenate(list(expected.values()))))))
+            expected[name] = np.full(len(options), typical)
+            parts[name] = [("",) for _ in options]
+        return believe(expected, parts, floor)
+
+    def _unsure(self, selection: Selection) -> Selection | None:
+        """The option of a recipe that most deserves to be measured alone, as a selection."""
+        options = self.positions(selection)
+        parts = np.exp(self.belief.mean[options])
+        doubt = self.belief.spread[options] * parts / (self.belief.floor + parts.sum())
+        taken = [slot for slot, option in enumerate(selection) if option >= 0]
+        for number in np.argsort(-doubt):
+            if doubt[number] < UNSURE:
+                return None
+            alone = list(self.options.nothing)
+            alone[taken[number]] = selection[taken[number]]
+            if tuple(alone) not in self.done:
+                return tuple(alone)
+        return None
+
+    # --- proposing -------------------------------------------------------------------------------
+    def _points(self) -> list[tuple[float, float, Selection]]:
+        """(expected cost, predicted divergence, selection) of the model's front, and of what is so
+        near to the best measured recipe that the model may not tell them apart.
+        """
+        losses = [self.belief.losses(name) for name in self.options.candidates]
+        fronts: list[tuple[Front, Selection]] = []
+        for size, base in self.options.base.items():
+            lost = sum(
+                float(self.belief.losses(name)[option])
+                for name, option in zip(self.options.removals, size, strict=True)
+                if option >= 0
+            )
+            fronts.append((front(self.options.extra[size], losses, base, lost), size))
+        points = [(*picks, *size) for _, picks, size in join_fronts(fronts)]
+        points = list(dict.fromkeys([*points, *self._neighbours()]))
+        costs = self.options.expected(points) * float(np.exp(self.drift))
+        predicted = [self.belief.predict(self.positions(point)) for point in points]
+        return list(zip(costs.tolist(), predicted, points, strict=True))
+
+    def _neighbours(self) -> list[Selection]:
+        """The best measured recipe of whole ones with one option changed."""
+        whole = [s for s in self.done if -1 not in s[: len(self.options.candidates)]]
+        if not whole:
+            return []
+        best = min(whole, key=lambda s: self._rank(self.done[s][0]))
+        counts = [len(options) for options in self.options.candidates.values()]
+        return [
+            (*best[:slot], option, *best[slot + 1 :])
+            for slot, count in enumerate(counts)
+            for option in range(count)
+        ] + [(*best[: len(counts)], *size) for size in self.options.base]
+
+    def _proposal(self) -> Selection | None:
+        """The recipe that promises most, or None if none promises to beat the best measured one."""
+        best = self._best()
+        points = [p for p in self._points() if p[2] not in self.done]
+        if self.budget.limit is not None:
+            inside = [p for p in points if p[0] <= self.budget.limit] or points[:1]
+            found = min(inside, key=lambda p: (p[1], p[0]), default=None)
+            hopeless = (
+                found is not None
+                and best is not None
+                and found[1] > WORTH * self._additive(best.divergence)
+            )
+        else:
+            wanted = self._additive(self.budget.divergence or 0.0)
+            better = [p for p in points if best is None or p[0] < best.cost]
+            fits = [p for p in better if p[1] <= wanted]
+            found = (
+                min(fits, key=lambda p: p[0])
+                if fits
+                else min(better, key=lambda p: p[1], default=None)
+            )
+            hopeless = found is not None and best is not None and found[1] > WORTH * wanted
+        return None if found is None or hopeless else found[2]
+
+    def _best(self) -> Measured | None:
+        """The best evaluated recipe within the budget."""
+        within = [m for m, _ in self.done.values() if self._miss(m) <= 1.0]
+        return min(within, key=self._objective, default=None)
+
+    def _rank(self, made: Measured) -> tuple[float, float]:
+        """Order of what was measured: what misses the budget least, then the best of what meets it."""
+        return max(self._miss(made), 1.0), self._objective(made)
+
+    def _miss(self, made: Measured) -> float:
+        """How many times what is limited exceeds its limit."""
+        if self.budget.limit is not None:
+            return made.cost / self.budget.limit
+        return made.divergence / (self.budget.divergence or 1.0)
+
+    def _objective(self, made: Measured) -> float:
+        return made.divergence if self.budget.limit is not None else made.cost
+
+    def result(self) -> Allocation:
+        """The best of what was evaluated."""
+        best, evaluation = min(self.done.values(), key=lambda pair: self._rank(pair[0]))
+        return Allocation(
+            best.recipe,
+            evaluation,
+            best.divergence,
+            best.cost,
+            best.predicted,
+            self._miss(best) <= 1.0,
+            tuple(self.trace),
+        )
