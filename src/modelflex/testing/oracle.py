@@ -184,7 +184,7 @@ class Counts:
 def affine(
     weight: Weight, products: Mapping[str, Product], counts: Mapping[str, Counts], name: str
 ) -> Callable[..., Vector]:
-    """An integer weight as a function of fx numbers; its products are those of the sites name/0, …"""
+    """An integer weight as a function of fx numbers; its products have the sites name/0, name/1 and so on."""
     ready = [
         Affine(matrix, products[f"{name}/{i}"].geometry, counts[f"{name}/{i}"])
         for i, matrix in enumerate(weight.products)

@@ -1,0 +1,326 @@
+"""Convolutions against brute-force sums, torch, and what is known of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from modelflex.calibrate import calibrate
+from modelflex.compress import compress
+from modelflex.core.data import Sequences
+from modelflex.core.fixed import FX_ONE
+from modelflex.core.model import Layer, Model, check_model
+from modelflex.core.program import build_program
+from modelflex.core.recipe import recipe_from_json
+from modelflex.core.weight import float_weight
+from modelflex.core.windows import MAX_TAPS, pointwise
+from modelflex.errors import UserError
+from modelflex.execute.interpret import Interpreter, run
+from modelflex.testing.generators import random_sequences
+from modelflex.testing.oracle import run_integers
+
+IMAGE = {
+    "channels": 2, "height": 5, "width": 6, "filters": 4, "kernel_height": 3, "kernel_width": 2,
+    "stride_height": 2, "stride_width": 1, "padding_height": 1, "padding_width": 0, "frames": 3,
+}  # fmt: skip
+
+
+def extent(options: dict[str, int], side: str) -> int:
+    room = options[side] + 2 * options[f"padding_{side}"] - options[f"kernel_{side}"]
+    return room // options[f"stride_{side}"] + 1
+
+
+def conv2d(options: dict[str, int], seed: int = 0) -> Model:
+    """One convolution alone."""
+    rng = np.random.default_rng(seed)
+    inputs = options["channels"] * options["height"] * options["width"]
+    units = options["filters"] * extent(options, "height") * extent(options, "width")
+    taps = options["kernel_height"] * options["kernel_width"]
+    shape = options["filters"], options["frames"] * options["channels"] * taps
+    weight = float_weight(rng.normal(0, 0.3, shape), rng.normal(size=shape[0]), 1)
+    layer = Layer("conv", "conv2d", inputs, units, "every", options)
+    return check_model(Model("convolution", (layer,), {"conv.w": weight}, "values"))
+
+
+def by_hand(model: Model, x: Any) -> Any:
+    """One sequence [T, inputs] through a conv2d layer, number by number."""
+    o = model.layers[0].sizes
+    weight = model.weights["conv.w"]
+    kernel = weight.dense().reshape(
+        o["filters"], o["frames"], o["channels"], o["kernel_height"], o["kernel_width"]
+    )
+    images = x.reshape(len(x), o["channels"], o["height"], o["width"]).astype(float)
+    made = []
+    for t in range(len(x)):
+        y = np.zeros((o["filters"], extent(o.options, "height"), extent(o.options, "width")))
+        for f, p, q in np.ndindex(*y.shape):
+            y[f, p, q] = weight.bias_value()[f]
+            for frame, c, i, j in np.ndindex(*kernel.shape[1:]):
+                at = t - (o["frames"] - 1) + frame
+                row = p * o["stride_height"] + i - o["padding_height"]
+                column = q * o["stride_width"] + j - o["padding_width"]
+                if at >= 0 and 0 <= row < o["height"] and 0 <= column < o["width"]:
+                    y[f, p, q] += kernel[f, frame, c, i, j] * images[at, c, row, column]
+        made.append(y.ravel())
+    return np.array(made)
+
+
+@st.composite
+def options(draw: st.DrawFn) -> dict[str, int]:
+    made = {name: draw(st.integers(1, 3)) for name in ("channels", "filters", "frames")}
+    for side in ("height", "width"):
+        made[side] = draw(st.integers(1, 6))
+        made[f"kernel_{side}"] = draw(st.integers(1, 4))
+        made[f"stride_{side}"] = draw(st.integers(1, 3))
+        made[f"padding_{side}"] = draw(st.integers(0, made[f"kernel_{side}"] - 1))
+    assume(all(extent(made, side) > 0 for side in ("height", "width")))
+    return made
+
+
+@settings(max_examples=40, deadline=None)
+@given(options(), st.integers(0, 99))
+def test_conv2d_is_the_sum_it_is_defined_by(sizes: dict[str, int], seed: int) -> None:
+    model = conv2d(sizes, seed)
+    data = random_sequences(np.random.default_rng(seed), (4, 2), model.inputs)
+    wanted = [by_hand(model, part) for part in np.split(data.x, [4])]
+    found = run(build_program(model), data).outputs
+    np.testing.assert_allclose(found, np.concatenate(wanted), rtol=0, atol=1e-5)
+
+
+def test_conv2d_equals_torch() -> None:
+    torch = pytest.importorskip("torch")
+    sizes = {**IMAGE, "frames": 1, "padding_width": 1}
+    model = conv2d(sizes)
+    data = random_sequences(np.random.default_rng(1), (5,), model.inputs)
+    weight = model.weights["conv.w"]
+    wanted = torch.nn.functional.conv2d(
+        torch.from_numpy(data.x.reshape(5, 2, 5, 6)).double(),
+        torch.from_numpy(weight.dense().reshape(4, 2, 3, 2)),
+        torch.from_numpy(weight.bias_value()),
+        stride=(2, 1),
+        padding=(1, 1),
+    )
+    found = run(build_program(model), data).outputs
+    np.testing.assert_allclose(found, wanted.numpy().reshape(5, -1), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kernel", "dilation"), [(1, 1), (3, 1), (2, 4), (3, 2)])
+def test_conv1d_equals_torch(kernel: int, dilation: int) -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(2)
+    w, b = rng.normal(size=(6, kernel, 3)), rng.normal(size=6)
+    layer = Layer("conv", "conv1d", 3, 6, "every", {"kernel": kernel, "dilation": dilation})
+    weight = float_weight(w.reshape(6, -1), b, 1)
+    model = check_model(Model("convolution", (layer,), {"conv.w": weight}, "values"))
+    data = random_sequences(rng, (9,), 3)
+    x = np.pad(data.x.T.astype(float), [(0, 0), ((kernel - 1) * dilation, 0)])
+    wanted = torch.nn.functional.conv1d(
+        torch.from_numpy(x[None]),
+        torch.from_numpy(w.transpose(0, 2, 1).copy()),
+        torch.from_numpy(b),
+        dilation=dilation,
+    )
+    found = run(build_program(model), data).outputs
+    np.testing.assert_allclose(found, wanted.numpy()[0].T, rtol=0, atol=1e-5)
+
+
+# --- compressed ----------------------------------------------------------------------------------
+def small(model: Model, activity: Any, structure: Any = "dense", bits: int = 4) -> Model:
+    recipe = recipe_from_json({
+        "schema": "modelflex.recipe/1",
+        "rules": [{
+            "weights": "*", "structure": structure, "format": {"method": "uniform", "bits": bits},
+            "activation": {"bits": 8}, "activity": activity,
+        }],
+    })  # fmt: skip
+    data = random_sequences(np.random.default_rng(7), (30, 12), model.inputs)
+    return compress(model, recipe, calibrate(model, data)).model
+
+
+@pytest.mark.parametrize("granularity", ["element", "block"])
+@pytest.mark.parametrize("structure", ["dense", {"method": "circulant", "block": 2}])
+@pytest.mark.parametrize("sizes", [IMAGE, {**IMAGE, "frames": 1}], ids=["frames", "image"])
+def test_delta_of_threshold_0_changes_nothing(
+    sizes: dict[str, int], structure: Any, granularity: str
+) -> None:
+    model = conv2d(sizes)
+    data = random_sequences(np.random.default_rng(3), (8, 5), model.inputs)
+    delta = {"method": "delta", "threshold": 0.0, "granularity": granularity}
+    plain, held = (
+        run(build_program(small(model, activity, structure)), data) for activity in ("none", delta)
+    )
+    np.testing.assert_array_equal(plain.outputs, held.outputs)
+
+
+def test_delta_sends_the_pixels_that_changed() -> None:
+    """DeltaCNN: a still image costs nothing; a pixel costs the positions that see it."""
+    sizes = {**IMAGE, "frames": 1, "padding_height": 0, "stride_height": 1}
+    model = small(conv2d(sizes), {"method": "delta", "threshold": 0.0})
+    still = np.tile(np.random.default_rng(0).uniform(0.5, 1, (1, model.inputs)), (4, 1))
+    still[3, 7] += 1.0  # row 1, column 1 of channel 0: a 3×2 kernel meets it at 2×2 positions
+    first = run(build_program(model), Sequences(np.float32(still[:1]), np.array([1])))
+    whole = run(build_program(model), Sequences(np.float32(still), np.array([4])))
+    one, all_steps = (r.profile.sites["conv.w/0"] for r in (first, whole))
+    assert all_steps.active - one.active == 4
+    assert all_steps.units - one.units == 4  # each position meets it with another column
+    assert one.units == 12
+    assert one.active == 12 * 3 * 5
+
+
+def test_a_threshold_holds_back_small_changes_and_thresholds_of_pixels_are_stored() -> None:
+    model = conv2d({**IMAGE, "frames": 1})
+    data = random_sequences(np.random.default_rng(3), (20, 20), model.inputs)
+    sent = []
+    for theta in (0.0, 0.3, 1.0):
+        delta = {"method": "delta", "threshold": theta, "unit": "std", "scaled": "norm"}
+        made = small(model, delta)
+        (link,) = made.weights["conv.w"].links
+        assert link.thresholds is not None
+        assert link.thresholds.shape == (model.inputs,)
+        found = run(build_program(made), data)
+        assert (found.outputs * FX_ONE).tolist() == run_integers(made, data).outputs
+        sent.append(found.profile.sites["conv.w/0"].active)
+    assert sent[0] > sent[1] > sent[2]
+
+
+def test_thresholds_of_another_number_are_refused() -> None:
+    made = small(conv2d(IMAGE), {"method": "delta", "threshold": 0.1, "scaled": "norm"})
+    weight: Any = made.weights["conv.w"]
+    fewer = replace(weight, link=replace(weight.link, thresholds=weight.link.thresholds[1:]))
+    with pytest.raises(UserError, match="has 179 thresholds; expected 180"):
+        build_program(made.with_weights({"conv.w": fewer}))
+
+
+def test_the_kernel_is_fetched_once_a_step() -> None:
+    made = small(conv2d(IMAGE), "none")
+    product = build_program(made).products["conv.w/0"]
+    data = random_sequences(np.random.default_rng(3), (6,), made.inputs)
+    counts = run(build_program(made), data).profile.sites["conv.w/0"]
+    assert product.positions == 3 * 5
+    assert (counts.runs, counts.units, counts.active) == (6, 6 * 36, 6 * 36 * 15)
+
+
+def test_a_kernel_is_fitted_to_its_patches() -> None:
+    """Rounding that knows the patches (GPTQ) errs less in the outputs than rounding to the nearest."""
+    model = conv2d({**IMAGE, "filters": 8, "frames": 1})
+    rng = np.random.default_rng(5)
+    row, column = np.mgrid[:5, :6]
+    shapes = np.stack([np.ones((5, 6)), row, column, row * column]).reshape(4, -1)
+
+    def smooth(lengths: tuple[int, ...]) -> Sequences:
+        data = random_sequences(rng, lengths, 4)
+        return replace(data, x=np.tile(data.x @ shapes / 9, (1, 2)).astype(np.float32))
+
+    stats, held_out = calibrate(model, smooth((80, 80))), smooth((50,))
+    wanted = run(build_program(model), held_out).outputs
+    errors = []
+    for rounding in ("nearest", "gptq"):
+        form = {"method": "uniform", "bits": 3, "clip": "max", "rounding": rounding}
+        recipe = recipe_from_json({
+            "schema": "modelflex.recipe/1", "rules": [{"weights": "*", "format": form}],
+        })  # fmt: skip
+        found = run(build_program(compress(model, recipe, stats).model), held_out).outputs
+        errors.append(float(np.mean((found - wanted) ** 2)))
+    assert errors[1] < 0.8 * errors[0]
+
+
+def test_streaming_carries_the_frames() -> None:
+    made = small(conv2d(IMAGE), {"method": "delta", "threshold": 0.2})
+    data = random_sequences(np.random.default_rng(3), (7,), made.inputs)
+    interpreter = Interpreter(build_program(made))
+    first = interpreter.run(Sequences(data.x[:3], np.array([3])))
+    rest = interpreter.run(Sequences(data.x[3:], np.array([4])), state=first.state)
+    found = np.concatenate([first.outputs, rest.outputs])
+    np.testing.assert_array_equal(found, interpreter.run(data).outputs)
+
+
+def test_large_maps_are_gathered_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = conv2d(IMAGE)
+    data = random_sequences(np.random.default_rng(3), (6, 5), model.inputs)
+    made = small(model, {"method": "delta", "threshold": 0.2})
+    whole = [run(build_program(m), data) for m in (model, made)]
+    monkeypatch.setattr("modelflex.core.windows.GATHERED", 1)
+    for network, before in zip((model, made), whole, strict=True):
+        again = run(build_program(network), data)
+        np.testing.assert_allclose(again.outputs, before.outputs, rtol=0, atol=1e-6)
+        assert again.profile == before.profile
+
+
+# --- windows -------------------------------------------------------------------------------------
+def test_scatter_is_the_transpose_of_gather() -> None:
+    rng = np.random.default_rng(0)
+    windows = build_program(conv2d(IMAGE)).products["conv.w/0"].windows
+    assert windows is not None
+    x, seen = rng.normal(size=(3, windows.size)), rng.normal(size=(3, *windows.taps.shape))
+    one, other = np.sum(windows.gather(x) * seen), np.sum(x * windows.scatter(seen))
+    np.testing.assert_allclose(one, other, rtol=1e-12)
+    columns = rng.normal(size=windows.taps.shape[1])
+    squares = np.zeros(windows.size)
+    for at in windows.taps:
+        for k, tap in enumerate(at):
+            if tap >= 0:
+                squares[tap] += columns[k] ** 2
+    np.testing.assert_allclose(windows.spread_norms(columns), np.sqrt(squares))
+
+
+def test_pointwise_windows_read_all_channels_of_a_position() -> None:
+    windows = pointwise(3, 4)
+    maps = np.arange(12).reshape(1, 12)
+    np.testing.assert_array_equal(windows.gather(maps)[0], maps.reshape(3, 4).T)
+
+
+# --- sizes ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kernel_width": 0}, "kernel_width of a conv2d layer is 0"),
+        ({"frames": 0}, "frames of a conv2d layer is 0"),
+        ({"width": 7}, "has 60 inputs; expected 70 = 2 channels"),
+        ({"padding_height": 3}, "padding_height of a conv2d layer is 3; expected less than"),
+        ({"filters": 5}, "has 60 units; expected 5 filters × 3 × 5 positions"),
+        ({"kernel_width": 7}, "has 60 units; expected 4 filters × 3 × 0 positions"),
+        ({"kernel_widht": 2}, "unknown option 'kernel_widht'; expected an option; did you mean"),
+        ({"width": True}, "width is True; expected 0 …"),
+        ({"width": -6}, "width is -6; expected 0 …"),
+        ({"height": "5"}, "height is 5; expected 0 …"),
+        ({"frames": 1 << 20}, "keeps 1048575 steps of 60 inputs"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(change: dict[str, Any], message: str) -> None:
+    model = conv2d(IMAGE)
+    layer = replace(model.layers[0], options={**IMAGE, **change})
+    with pytest.raises(UserError, match=message):
+        check_model(replace(model, layers=(layer,)))
+
+
+def test_options_that_must_be_stated_are_named() -> None:
+    layer = Layer("c", "conv2d", 4, 4, "every", {"height": 2, "width": 2, "filters": 1})
+    with pytest.raises(UserError, match="lacks options; expected kernel_height, kernel_width"):
+        _ = layer.weight_shapes
+    with pytest.raises(UserError, match="unknown option 'kernel'; expected an option; none"):
+        _ = Layer("l", "lstm", 4, 4, "every", {"kernel": 2}).sizes
+
+
+def test_a_convolution_over_time_cannot_read_the_last_step_only() -> None:
+    weight = float_weight(np.ones((4, 4)), None, 1)
+    layers = (
+        Layer("a", "dense", 4, 4),
+        Layer("b", "conv1d", 4, 4, "last", {"kernel": 2}),
+    )
+    kernel = float_weight(np.ones((4, 8)), None, 1)
+    with pytest.raises(UserError, match="reads 1 steps before the last, and only the last"):
+        check_model(Model("m", layers, {"a.w": weight, "b.w": kernel}))
+
+
+def test_maps_too_large_to_hold_are_refused() -> None:
+    side = 1 << 12
+    sizes = {"height": 1, "width": side, "filters": 1, "kernel_height": 1, "kernel_width": side,
+             "padding_width": side - 1}  # fmt: skip
+    layer = Layer("c", "conv2d", side, 2 * side - 1, "every", sizes)
+    with pytest.raises(UserError, match=f"at most {MAX_TAPS} in all"):
+        _ = layer.weight_shapes
