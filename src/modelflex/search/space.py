@@ -16,8 +16,9 @@ from modelflex.core.recipe import (
     method_to_json,
     rule_from_json,
 )
+from modelflex.core.tracer import Activity
 from modelflex.errors import UserError, nearest
-from modelflex.registry import NONLINEARITIES
+from modelflex.registry import ACTIVITIES, NONLINEARITIES
 
 MAX_RECIPES = 1_000_000
 _KEYS = ("name", "vary", "rules", "layers", "recalibrate")
@@ -147,13 +148,23 @@ def _label(rules: Sequence[Rule], layers: Sequence[LayerRule], rounds: int) -> s
         bits = f"{choice.format.stored_bits}b×{choice.activation.bits}b"
         block = getattr(choice.structure, "block", 1)
         text = f"{rule.weights.removeprefix('*.')} {bits}" + (f" ○{block}" if block > 1 else "")
-        threshold = getattr(choice.activity, "threshold", None)
-        if threshold is not None:
-            text += f" θ{threshold:g}"
-            text += "▪" if getattr(choice.activity, "granularity", "") == "block" else ""
-        parts.append(text)
+        parts.append(text + _activity_label(choice.activity))
     aware = any(rule.choice.data_aware for rule in rules)
     return ", ".join(parts) + (f", ↻{rounds}" if rounds else "" if aware else ", naive")
+
+
+def _activity_label(activity: Activity | None) -> str:
+    """Which activity it is, for one with thresholds what they are."""
+    if activity is None:
+        return ""
+    threshold, density = (getattr(activity, name, None) for name in ("threshold", "density"))
+    if threshold is None and density is None:
+        return f" {ACTIVITIES.name_of(type(activity))}"
+    text = f" d{density:g}" if threshold is None else f" θ{threshold:g}"
+    text += "▪" if getattr(activity, "granularity", "") == "block" else ""
+    text += "∝" if getattr(activity, "scaled", "") == "norm" else ""
+    overshoot = getattr(activity, "overshoot", 0.0)
+    return text + (f"+{overshoot:g}" if overshoot else "")
 
 
 def default_grids(shapes: Mapping[str, tuple[int, int]]) -> list[dict[str, Any]]:

@@ -105,6 +105,21 @@ def test_labels_tell_recipes_of_a_grid_apart() -> None:
     assert len(set(labels)) == len(labels) > 50
 
 
+def test_labels_show_what_delta_does() -> None:
+    held = [
+        {"threshold": 0.1},
+        {"density": 0.1},
+        {"threshold": 0.1, "granularity": "block"},
+        {"threshold": 0.1, "scaled": "norm"},
+        {"threshold": 0.1, "overshoot": 0.5},
+    ]
+    rules = [{"weights": "*", "format": {"method": "uniform", "bits": 3}, "activity": "$held"}]
+    vary = {"held": ["none", "nonzero", *({"method": "delta"} | values for values in held)]}
+    ends = ["θ0.1", "d0.1", "θ0.1▪", "θ0.1∝", "θ0.1+0.5"]
+    labels = [entry.recipe.label for entry in read_space([grid(vary=vary, rules=rules)])]
+    assert labels == ["* 3b×8b", "* 3b×8b nonzero", *(f"* 3b×8b {end}" for end in ends)]
+
+
 @pytest.mark.parametrize(
     "shapes",
     [
