@@ -105,7 +105,8 @@ def piecewise(v: Array, table: Piecewise) -> Array:
 
 def chords(knots: Array, values: Array) -> Array:
     """Slopes of a table that joins its values by lines, rounded down so that it never decreases."""
-    rise, run = np.diff(np.asarray(values, np.int64)), np.diff(np.asarray(knots, np.int64))
+    rise: Array = np.diff(np.asarray(values, np.int64))
+    run: Array = np.diff(np.asarray(knots, np.int64))
     return np.append((rise << SLOPE_BITS) // run, 0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import final
 
 import numpy as np
@@ -55,11 +56,7 @@ class Ralut(Nonlinearity):
             )
 
     def table(self, function: str) -> Piecewise:
-        kind, error = FUNCTIONS[function], self.max_abs_error * FX_ONE - ROUNDING
-        cell = np.floor((kind.rise(np.arange(SPAN)) + error) / (2 * error))
-        breaks = np.append(0, np.flatnonzero(np.diff(cell)) + 1)
-        values = kind.rounded(2 * error * cell[breaks])
-        return make_piecewise(function, breaks, values, np.zeros(breaks.size))
+        return _cells(function, self.max_abs_error * FX_ONE - ROUNDING)
 
     @property
     def table_bytes(self) -> int:
@@ -68,3 +65,13 @@ class Ralut(Nonlinearity):
 
     def naive(self) -> Ralut:
         return self
+
+
+@cache
+def _cells(function: str, error: float) -> Piecewise:
+    """The cells for an error in fx units, by looking at every |x|."""
+    kind = FUNCTIONS[function]
+    cell = np.floor((kind.rise(np.arange(SPAN)) + error) / (2 * error))
+    breaks = np.append(0, np.flatnonzero(np.diff(cell)) + 1)
+    values = kind.rounded(2 * error * cell[breaks])
+    return make_piecewise(function, breaks, values, np.zeros(breaks.size))

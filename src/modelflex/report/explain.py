@@ -90,8 +90,22 @@ def explain_json(study: Study, number: int) -> dict[str, Any]:
         "recalibration_rounds": [] if trial.evaluation is None else list(trial.evaluation.rounds),
         "coverage": {} if trial.evaluation is None else dict(trial.evaluation.coverage),
         "twin": trial.twin,
+        "nonlinearities": _nonlinearities(trial),
         "recipe": trial.recipe.to_json(),
     }
+
+
+def _nonlinearities(trial: Trial) -> list[dict[str, Any]]:
+    """What each rule's nonlinearity holds in tables and how far it is from σ and tanh."""
+    return [
+        {
+            "layers": rule.layers,
+            "table_bytes": rule.nonlinearity.table_bytes,
+            "max_error": {f: rule.nonlinearity.max_error(f) for f in ("tanh", "sigmoid")},
+        }
+        for rule in trial.recipe.layers
+        if rule.nonlinearity is not None
+    ]
 
 
 def explain_text(study: Study, number: int) -> str:
@@ -112,6 +126,12 @@ def explain_text(study: Study, number: int) -> str:
         for name, why in trial.evaluation.coverage.items():
             if why:
                 lines.append(f"  {name} was not compressed: {why}")
+    for found in _nonlinearities(trial):
+        tanh, sigmoid = (f"{found['max_error'][f]:.2g}" for f in ("tanh", "sigmoid"))
+        lines.append(
+            f"  tables of tanh and σ in the layers {found['layers']}: {found['table_bytes']} bytes, "
+            f"off by at most {tanh} and {sigmoid}"
+        )
     if trial.twin is not None:
         twin = study.trials[trial.twin]
         if twin.divergence is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,10 @@ from modelflex.testing.generators import all_configs, random_model, random_seque
 from modelflex.testing.methods import MethodSuite
 from modelflex.testing.oracle import Integers, run_integers
 
-REALS = {"tanh": math.tanh, "sigmoid": lambda x: 0.5 + 0.5 * math.tanh(x / 2)}
+REALS: dict[str, Callable[[float], float]] = {
+    "tanh": math.tanh,
+    "sigmoid": lambda x: 0.5 + 0.5 * math.tanh(x / 2),
+}
 TAIL = 24 * FX_ONE
 
 
