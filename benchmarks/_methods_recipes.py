@@ -1,0 +1,134 @@
+"""The recipes from which the benchmark of the methods chooses, on validation data."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from _rules import naive_grid
+from _seeds import example_config
+
+from modelflex.core.recipe import Recipe, recipe_from_json
+from modelflex.search.space import read_space
+
+Rules = list[dict[str, Any]]
+LEAST_SQUARES = {"method": "dense", "fit": "least_squares"}
+HEAD = {"method": "uniform", "bits": 4, "scales": "row"}
+
+
+def recipe(rules: Rules, label: str, rounds: int, layers: Rules | None = None) -> Recipe:
+    """A recipe from its JSON rules."""
+    content = {"schema": "modelflex.recipe/1", "label": label, "recalibrate": rounds}
+    return recipe_from_json({**content, "rules": rules, **({"layers": layers} if layers else {})})
+
+
+def formats(bits: int) -> list[Recipe]:
+    """Every weight in a format of so many bits, beside 8-bit activations."""
+    uniform = {"method": "uniform", "bits": bits}
+    tried: dict[str, dict[str, Any]] = {
+        "uniform, gates": {**uniform, "scales": "gate"},
+        "uniform, rows": {**uniform, "scales": "row"},
+        "codebook, rows": {"method": "codebook", "bits": bits, "scales": "row"},
+    }
+    return [
+        recipe(
+            [{"weights": "*", "structure": LEAST_SQUARES, "format": form}],
+            f"{bits} bits, {name}",
+            3,
+        )
+        for name, form in tried.items()
+    ]
+
+
+def _delta(threshold: float, unit: str, overshoot: float, by: str = "element") -> dict[str, Any]:
+    held = {"method": "delta", "threshold": threshold, "unit": unit, "overshoot": overshoot}
+    return {"activity": {**held, "granularity": by}} if threshold else {}
+
+
+def fewer_units(
+    units: Sequence[tuple[int, ...]],
+    thetas: Sequence[tuple[float, ...]],
+    overshoots: Sequence[float] = (0.5,),
+    bits: int = 2,
+    rounds: int = 4,
+) -> list[Recipe]:
+    """Removal of units by layer, few bits and delta; thresholds are (x, h of each layer)."""
+    form = {"method": "uniform", "bits": bits, "scales": "gate"}
+    made = []
+    for kept, theta, o in itertools.product(units, thetas, overshoots):
+        rules: Rules = []
+        for i in range(len(kept)):
+            fed = _delta(theta[0], "std", o) if i == 0 else _delta(theta[i], "absolute", o)
+            rules += [
+                {"weights": f"lstm{i}.w_x", "structure": LEAST_SQUARES, "format": form, **fed},
+                {"weights": f"lstm{i}.w_h", "structure": LEAST_SQUARES, "format": form,
+                 **_delta(theta[i + 1], "absolute", o)},
+            ]  # fmt: skip
+        rules.append({"weights": "head.*", "structure": LEAST_SQUARES, "format": HEAD})
+        removed = [
+            {"layers": f"lstm{i}", "removal": {"method": "obs", "units": n}}
+            for i, n in enumerate(kept)
+        ]
+        text = f"units {'/'.join(map(str, kept))}, {bits} bits, Δ {theta}, overshoot {o:g}"
+        made.append(recipe(rules, text, rounds, removed))
+    return made
+
+
+def all_units(
+    blocks: Sequence[int],
+    thetas: Sequence[tuple[float, ...]],
+    overshoots: Sequence[float] = (0.5,),
+    bits: int = 2,
+    rounds: int = 3,
+) -> list[Recipe]:
+    """Block-circulant weights (the first layer's input weight dense), few bits, delta by blocks."""
+    form = {"method": "uniform", "bits": bits, "scales": "gate"}
+    made = []
+    for block, theta, o in itertools.product(blocks, thetas, overshoots):
+        circulant = {"method": "circulant", "block": block}
+        rules: Rules = []
+        for i in range(len(theta) - 1):
+            first = _delta(theta[0], "std", o, "block")
+            fed = first if i == 0 else _delta(theta[i], "absolute", o, "block")
+            rules += [
+                {"weights": f"lstm{i}.w_x", "structure": LEAST_SQUARES if i == 0 else circulant,
+                 "format": form, **fed},
+                {"weights": f"lstm{i}.w_h", "structure": circulant, "format": form,
+                 **_delta(theta[i + 1], "absolute", o, "block")},
+            ]  # fmt: skip
+        rules.append({"weights": "head.*", "structure": LEAST_SQUARES, "format": HEAD})
+        text = f"circulant {block}, {bits} bits, Δ {theta}, overshoot {o:g}"
+        made.append(recipe(rules, text, rounds))
+    return made
+
+
+def characters() -> list[Recipe]:
+    """3 and 4 bits with a delta on the hidden state."""
+    made = []
+    for bits, theta, scales in itertools.product(
+        (3, 4), (0.0, 0.05, 0.1, 0.15, 0.2), ("gate", "row")
+    ):
+        form = {"method": "uniform", "bits": bits, "scales": scales}
+        rules: Rules = [
+            {"weights": "*.w_x", "structure": LEAST_SQUARES, "format": form},
+            {"weights": "*.w_h", "structure": LEAST_SQUARES, "format": form,
+             **_delta(theta, "absolute", 0.5)},
+            {"weights": "head.*", "structure": LEAST_SQUARES, "format": form,
+             **_delta(theta, "absolute", 0.5)},
+        ]  # fmt: skip
+        made.append(recipe(rules, f"{bits} bits, scales by {scales}, Δ {theta:g}", 2))
+    return made
+
+
+def naive() -> list[Recipe]:
+    """The naive space of the main job: the published methods, activation bits = weight bits."""
+    grids = [grid for grid in example_config().space if grid["name"] == "naive"]
+    return [entry.recipe for entry in read_space(grids)]
+
+
+def finer_naive() -> list[Recipe]:
+    """Finer thresholds than the naive space has, at the bits that are best there."""
+    grid = naive_grid("naive, finer", [2, 3, 4], 8)
+    grid["vary"] |= {"block": [1], "theta_x": [0.2, 0.3, 0.4], "theta_h": [0.1, 0.15, 0.2]}
+    return [entry.recipe for entry in read_space([grid])]
