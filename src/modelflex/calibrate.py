@@ -7,7 +7,7 @@ import numpy as np
 from modelflex.core.data import Draw, Sequences
 from modelflex.core.fixed import FX_BITS
 from modelflex.core.model import Model
-from modelflex.core.program import build_program
+from modelflex.core.program import build_program, input_symbols
 from modelflex.core.stats import SiteStats, Stats
 from modelflex.errors import UserError
 from modelflex.execute.gradients import importances
@@ -45,6 +45,10 @@ def calibrate(model: Model, sequences: Sequences, draw: Draw = ALL, seed: int = 
     """
     if model.numeric != "float":
         raise UserError(f"model '{model.name}' is already compressed", "the uncompressed model")
+    if draw.copies and input_symbols(model) is not None:
+        raise UserError(
+            f"calibration_copies is {draw.copies} for a model of symbols", "0: they bear no noise"
+        )
     sequences = draw.apply(sequences, seed)
     program = build_program(model)
     run = Interpreter(program).run(sequences, capture=True)

@@ -18,7 +18,7 @@ from modelflex.core.layout import Geometry
 from modelflex.core.model import Layer, Model
 from modelflex.core.part import FLOAT_BITS, operand_bits
 from modelflex.core.profile import Profile
-from modelflex.core.program import Program, shape_graph
+from modelflex.core.program import Program, hoistable_sites, shape_graph
 from modelflex.core.recipe import Choice
 from modelflex.core.windows import Windows
 
@@ -297,30 +297,6 @@ def _row(
     )
 
 
-def hoistable_sites(program: Program) -> frozenset[str]:
-    """Sites of the products that run at every step but hang on no carried state."""
-    return frozenset(
-        op.site
-        for stage in program.stages
-        if stage.mode == "step"
-        for op in stage.graph.ops
-        if op.site is not None
-        and op.kind in ("linear", "accumulate")
-        and not set(op.outputs) & stage.graph.state_dependent()
-    )
-
-
-def one_hot_sites(program: Program) -> frozenset[str]:
-    """Sites of the products without an activity whose input is one-hot."""
-    return frozenset(
-        op.site
-        for stage in program.stages
-        for op in stage.graph.ops
-        if op.site is not None and op.attrs.get("skip_zeros")
-        if (link := program.products[op.site].link) is None or link.activity is None
-    )
-
-
 def program_rows(
     program: Program, profile: Profile, model: Model, steps: float
 ) -> list[list[ProductRow]]:
@@ -331,6 +307,9 @@ def program_rows(
     for site, product in program.products.items():
         counts, geo = profile.sites[site], product.geometry
         activity = None if product.link is None else product.link.activity
+        state, held = 0, False
+        if activity is not None:
+            state, held = activity.state_bytes(product.outputs, product.inputs), activity.stateful
         units = counts.units / max(counts.runs * geo.units, 1)
         active = counts.active / max(counts.runs * geo.inputs * product.positions, 1)
         shape = model.weights[product.weight].shape
@@ -342,13 +321,12 @@ def program_rows(
             stored_bits=product.part.bits,
             weight_bits=operand_bits(product.part.grid.kind, product.part.bits),
             activation_bits=FLOAT_BITS if product.link is None else product.link.bits,
-            side_bytes=product.part.side_bytes
-            + (0 if product.link is None else product.link.nbytes),
+            side_bytes=product.part.side_bytes + (product.link.nbytes if product.link else 0),
             bias_bytes=product.bias_bytes,
-            held=activity is not None and activity.stateful,
+            held=held,
             runs_per_step=1 / steps if product.weight.rsplit(".", 1)[0] in once else 1.0,
             density=Density((units,) * 3, (active,) * 3),
-            state_bytes=0 if activity is None else activity.state_bytes(product.outputs, product.inputs),
+            state_bytes=state,
             dense_macs=shape[0] * shape[1] * product.positions if first else 0,
             hoistable=site in hoistable,
             positions=product.positions,
@@ -364,10 +342,7 @@ def elementwise_rows(program: Program, steps: float) -> list[list[ProductRow]]:
     Encoding of inputs, rescaling of results and adding the terms of a sum belong to the products, so
     that these rows hang on the layers only.
     """
-    return [
-        [_elementwise(stage.graph, f"{stage.name}/elementwise", stage.mode, steps)]
-        for stage in program.stages
-    ]
+    return [[_elementwise(s.graph, f"{s.name}/elementwise", s.mode, steps)] for s in program.stages]
 
 
 def layer_row(layer: Layer, steps: float) -> ProductRow:

@@ -94,6 +94,30 @@ def input_symbols(model: Model) -> int | None:
     return next((int(op.attrs["size"]) for op in read if op.kind == "one_hot"), None)
 
 
+def hoistable_sites(program: Program) -> frozenset[str]:
+    """Sites of the products that run at every step but hang on no carried state."""
+    return frozenset(
+        op.site
+        for stage in program.stages
+        if stage.mode == "step"
+        for op in stage.graph.ops
+        if op.site is not None
+        and op.kind in ("linear", "accumulate")
+        and not set(op.outputs) & stage.graph.state_dependent()
+    )
+
+
+def one_hot_sites(program: Program) -> frozenset[str]:
+    """Sites of the products without an activity whose input is one-hot."""
+    return frozenset(
+        op.site
+        for stage in program.stages
+        for op in stage.graph.ops
+        if op.site is not None and op.attrs.get("skip_zeros")
+        if (link := program.products[op.site].link) is None or link.activity is None
+    )
+
+
 def _trace_layer(
     tracer: Tracer, layer: Layer, weights: Mapping[str, Weight], one_hot: bool
 ) -> Value:

@@ -25,7 +25,9 @@ from modelflex.execute.kernels import KERNELS, Kernels
 MAX_ACCUMULATOR = 1 << 47
 """A sum times an int16 multiplier must stay below 2⁶²."""
 CHUNK_STEPS = 16_384
-"""Time steps executed together at most (one sequence may be longer), which bounds memory."""
+CHUNK_NUMBERS = 1 << 26
+"""Time steps executed together at most, and numbers of a value of all of them (one sequence may be
+longer), which bounds memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +98,7 @@ class Interpreter:
             )
         runs = [
             _Run(self, part, capture, state and _slice_state(state, first, part.count))
-            for first, part in _chunks(sequences)
+            for first, part in _chunks(sequences, self._chunk_steps)
         ]
         counts = {site: _Counter() for site in self.program.products}
         for run in runs:
@@ -117,6 +119,12 @@ class Interpreter:
                 for stage in self.program.stages
             },
         )
+
+    @property
+    def _chunk_steps(self) -> int:
+        """Time steps that are executed together."""
+        widest = max(value.size for stage in self.program.stages for value in stage.graph.values)
+        return min(CHUNK_STEPS, max(1, CHUNK_NUMBERS // widest))
 
     def linear(self, site: str, x: Array) -> Array:
         """A·x for rows x [rows, in]; exact integers in integer programs (held as floats)."""
@@ -151,13 +159,13 @@ def _matrix(product: Product) -> Array:
     return np.ascontiguousarray(matrix.T, np.float32 if bound < 1 << 24 else np.float64)
 
 
-def _chunks(sequences: Sequences) -> list[tuple[int, Sequences]]:
-    """(number of the first sequence, sequences) of bounded size, in order."""
-    if sequences.steps <= CHUNK_STEPS:
+def _chunks(sequences: Sequences, limit: int) -> list[tuple[int, Sequences]]:
+    """(number of the first sequence, sequences) of at most `limit` steps or one sequence, in order."""
+    if sequences.steps <= limit:
         return [(0, sequences)]
     chunks, start, steps = [], 0, 0
     for i, length in enumerate(sequences.lengths):
-        if steps and steps + length > CHUNK_STEPS:
+        if steps and steps + length > limit:
             chunks.append((start, sequences.take(np.arange(start, i))))
             start, steps = i, 0
         steps += int(length)

@@ -24,7 +24,9 @@ class Conv2d(FeedForward):
     encoded is the image, so delta sends the pixels that changed (Parger et al., DeltaCNN, CVPR 2022).
     """
 
-    reference = "LeCun et al., Gradient-Based Learning Applied to Document Recognition, Proc. IEEE 1998"
+    reference = (
+        "LeCun et al., Gradient-Based Learning Applied to Document Recognition, Proc. IEEE 1998"
+    )
     options = {
         "channels": 1,
         "height": None,

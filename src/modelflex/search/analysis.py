@@ -10,6 +10,7 @@ import numpy as np
 from modelflex.core.extension import Cell
 from modelflex.core.fixed import Array
 from modelflex.core.model import Model
+from modelflex.core.program import build_program
 from modelflex.core.stats import Stats
 
 
@@ -21,17 +22,19 @@ def analyze(model: Model, stats: Stats | None) -> dict[str, Any]:
     the recurrent weights are.
     """
     layers = []
+    products = build_program(model).products
     for layer in model.layers:
         weights = {n: model.weights[n] for n in layer.weight_shapes}
         biases = sum(w.bias.codes.size for w in weights.values() if w.bias is not None)
-        macs = sum(w.shape[0] * w.shape[1] for w in weights.values())
+        numbers = {n: w.shape[0] * w.shape[1] for n, w in weights.items()}
+        macs = sum(count * products[f"{n}/0"].positions for n, count in numbers.items())
         layers.append({
             "name": layer.name,
             "kind": layer.kind,
             "inputs": layer.inputs,
             "units": layer.units,
             "runs": "once a sequence" if layer.reads == "last" else "every step",
-            "parameters": macs + biases,
+            "parameters": sum(numbers.values()) + biases,
             "macs_per_step": macs,
             "operations_per_step": 2 * macs,
             "bytes": sum(w.nbytes for w in weights.values()),

@@ -27,14 +27,12 @@ from modelflex.core.products import (
     ProductRow,
     ProductTable,
     footprint,
-    hoistable_sites,
     layer_row,
     make_table,
-    one_hot_sites,
     program_table,
 )
 from modelflex.core.profile import Profile
-from modelflex.core.program import build_program
+from modelflex.core.program import build_program, hoistable_sites, one_hot_sites
 from modelflex.core.recipe import Choice, Recipe
 from modelflex.core.stats import Stats
 from modelflex.errors import UserError

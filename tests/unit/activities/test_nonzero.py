@@ -14,7 +14,7 @@ from modelflex.core.data import Sequences
 from modelflex.core.extension import Fit
 from modelflex.core.fixed import Scale
 from modelflex.core.part import pack_bias
-from modelflex.core.products import hoistable_sites
+from modelflex.core.program import hoistable_sites
 from modelflex.core.recipe import Activation, Choice, Recipe, Rule
 from modelflex.core.tracer import Activity, Link
 from modelflex.core.weight import Weight

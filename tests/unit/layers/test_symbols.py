@@ -9,13 +9,15 @@ import pytest
 
 from modelflex.calibrate import calibrate
 from modelflex.compress import compress
-from modelflex.core.data import Sequences
+from modelflex.core.data import Draw, Sequences
+from modelflex.core.fixed import Array
 from modelflex.core.model import Layer, Model, check_model
 from modelflex.core.products import program_table
 from modelflex.core.program import build_program, input_symbols
 from modelflex.core.recipe import recipe_from_json
 from modelflex.core.weight import float_weight
 from modelflex.errors import UserError
+from modelflex.execute import interpret
 from modelflex.execute.interpret import run
 from modelflex.export.artefact import save_artefact
 from modelflex.importers.data import check_task
@@ -119,6 +121,11 @@ def test_data_that_hold_no_symbols_are_refused() -> None:
             check_task(data, model, "none", "data")
 
 
+def test_symbols_are_not_varied_by_noise() -> None:
+    with pytest.raises(UserError, match="calibration_copies is 2 for a model of symbols"):
+        calibrate(character_model(), symbols(0, 1), Draw(copies=2, noise=0.1))
+
+
 @pytest.mark.parametrize(
     "layer",
     [
@@ -148,3 +155,22 @@ def test_options_survive_the_artefact(tmp_path: Path) -> None:
     assert again.layers == model.layers
     found, wanted = (run(build_program(m), symbols(2, 5)).outputs for m in (again, model))
     np.testing.assert_array_equal(found, wanted)
+
+
+def test_wide_values_are_run_in_smaller_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = character_model()
+    data = Sequences(symbols(*[1, 2, 3] * 4).x, np.array([5, 4, 3]))
+    whole = run(build_program(model), data)
+    taken: list[int] = []
+    take = Sequences.take
+
+    def count(self: Sequences, indices: Array) -> Sequences:
+        taken.append(indices.size)
+        return take(self, indices)
+
+    monkeypatch.setattr(Sequences, "take", count)
+    monkeypatch.setattr(interpret, "CHUNK_NUMBERS", 4 * UNITS * 7)
+    again = run(build_program(model), data)
+    assert taken == [1, 2]
+    assert again.profile == whole.profile
+    np.testing.assert_allclose(again.outputs, whole.outputs, rtol=0, atol=1e-6)
