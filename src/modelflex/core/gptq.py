@@ -78,7 +78,7 @@ def descend(
         nearest, mask: see `gptq`.
     """
     n = hessian.shape[0]
-    q = np.ascontiguousarray(rounded.T)
+    q = np.array(rounded.T, order="C")  # a copy, one column contiguous
     pulls = hessian @ (values.T - q)
     for start in range(0, n, chunk):
         end = min(start + chunk, n)

@@ -43,6 +43,10 @@ def as_scale(sizes: Array) -> Scale:
     return Scale.nearest(np.maximum(sizes, max(float(sizes.max()), TINY) * SMALLEST_SHARE))
 
 
+def _merged(scale: Scale, other: Scale, better: Array) -> Scale:
+    return as_scale(np.where(better, other.value(), scale.value()))
+
+
 class Levels(ABC):
     """Integers times a scale, as they are stored."""
 
@@ -69,6 +73,10 @@ class Levels(ABC):
     @abstractmethod
     def with_parameters(self, theta: Array) -> Self:
         """The same kind of levels with other θ [groups, parameters], rounded to what is stored."""
+
+    @abstractmethod
+    def merged(self, other: Self, better: Array) -> Self:
+        """These levels, with the other's for the groups where `better` [groups] is true."""
 
     @abstractmethod
     def part(self, codes: Array) -> Part:
@@ -160,6 +168,9 @@ class Multiples(Levels):
         # A negative factor would be worse than none at all.
         return replace(self, scale=as_scale(np.maximum(theta[:, 0], 0.0)))
 
+    def merged(self, other: Multiples, better: Array) -> Multiples:
+        return replace(self, scale=_merged(self.scale, other.scale, better))
+
     def part(self, codes: Array) -> Part:
         grid, whole = Grid(self.kind), codes.astype(np.int32)
         return Part(whole, self.bits, self.scale, self.each, grid, self.multipliers)
@@ -240,6 +251,10 @@ class Tables(Levels):
 
     def with_parameters(self, theta: Array) -> Tables:
         return Tables.near(self.kind, self.bits, self.each, theta)
+
+    def merged(self, other: Tables, better: Array) -> Tables:
+        table = np.where(better[:, None], other.table, self.table)
+        return replace(self, scale=_merged(self.scale, other.scale, better), table=table)
 
     def part(self, codes: Array) -> Part:
         return Part(
