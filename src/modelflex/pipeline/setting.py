@@ -19,6 +19,7 @@ from modelflex.execute.kernels import HAVE_NATIVE
 from modelflex.importers.data import check_task, load_sequences
 from modelflex.importers.models import load_model
 from modelflex.registry import PLATFORMS
+from modelflex.search.advised_space import default_grids
 from modelflex.search.config import (
     Config,
 )
@@ -26,7 +27,7 @@ from modelflex.search.driver import Driver
 from modelflex.search.limits import Objective, check_metric_limits
 from modelflex.search.pricing import Pricer, baseline_cost
 from modelflex.search.problem import ARITHMETIC, Problem, model_digest, run_network, score_network
-from modelflex.search.space import SpaceRecipe, default_grids, read_space
+from modelflex.search.space import SpaceRecipe, read_space
 from modelflex.search.study import Baseline, Limit
 
 
@@ -84,9 +85,11 @@ def prepare(
     for name, data in (("validation", validation), ("test", test)):
         if data is not None:
             check_range(data, name)
-    recipes = _space(space, model)
+    recipes = None if space is None else _space(space)  # told of mistakes before the work begins
     platform: Platform = PLATFORMS.get(target[0]).from_config(target[1])
     stats = calibrate(model, calibration, draw, seed)
+    if recipes is None:
+        recipes = read_space(default_grids(model, stats))
     original, profile = run_network(model, validation)
     problem = Problem(model, stats, validation, original, kind, seed)
     if known is not None and known["problem"] != problem.key:
@@ -142,15 +145,10 @@ def _notes(task: Task, shared: int) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _space(space: Any, model: Model) -> list[SpaceRecipe]:
-    if isinstance(space, (list, tuple)) and space:
-        if all(isinstance(entry, SpaceRecipe) for entry in space):
-            return list(space)
-        if all(isinstance(entry, Recipe) for entry in space):
-            return [SpaceRecipe(r, "given") for r in {r.key: r for r in space}.values()]
-    return read_space(
-        default_grids({n: w.shape for n, w in model.weights.items()}) if space is None else space
-    )
+def _space(space: Any) -> list[SpaceRecipe]:
+    if isinstance(space, (list, tuple)) and space and all(isinstance(r, Recipe) for r in space):
+        return [SpaceRecipe(r, "given") for r in {r.key: r for r in space}.values()]
+    return read_space(space)
 
 
 def from_config(config: Config, known: Mapping[str, Any] | None = None) -> Setting:

@@ -130,6 +130,29 @@ class Options:
             ]  # fmt: skip
 
 
+def options_of(
+    model: Model, recipes: Sequence[Recipe]
+) -> tuple[dict[str, list[Choice]], dict[str, list[Removal]]]:
+    """Candidates of every weight and removals of every layer, each once: all that a space's recipes
+    choose, to be combined anew.
+    """
+    candidates: dict[str, dict[Choice, None]] = {name: {} for name in model.weights}
+    removals: dict[str, dict[Removal, None]] = {}
+    for recipe in recipes:
+        for name in candidates:
+            choice = recipe.choice(name)
+            if choice is not None:
+                candidates[name].setdefault(choice)
+        for layer in model.layers:
+            _, rule = recipe.layer_choice(layer.name)
+            if rule is not None and rule.removal is not None:
+                removals.setdefault(layer.name, {}).setdefault(rule.removal)
+    return (
+        {name: list(found) for name, found in candidates.items() if found},
+        {name: list(found) for name, found in removals.items()},
+    )
+
+
 def _check(options: Mapping[str, Sequence[object]], known: Collection[str], what: str) -> None:
     for name, values in options.items():
         if name not in known:

@@ -12,6 +12,7 @@ from modelflex.compress import compress
 from modelflex.compress.links import replay, thinned
 from modelflex.core.fixed import Array
 from modelflex.core.model import Model
+from modelflex.core.program import build_program
 from modelflex.core.recipe import Choice, Recipe, Rule
 from modelflex.core.stats import Stats
 
@@ -33,16 +34,23 @@ def predicted_divergences(
     its input quantised (and held, under delta); its mean is left out, which the bias corrects.
     """
     found: dict[str, list[float]] = {name: [] for name in candidates}
+    windows = {p.weight: p.windows for p in build_program(model).products.values()}
     for number in range(max(len(options) for options in candidates.values())):
         chosen = {n: c[number] for n, c in candidates.items() if number < len(c)}
         recipe = Recipe(tuple(Rule(name, choice) for name, choice in chosen.items()))
         made = compress(model, recipe, stats).model
         for name, choice in chosen.items():
             site, trained = stats.sites[name], model.weights[name].dense()
-            block = choice.structure.plan(*trained.shape)[0].geometry.block
-            held, _ = replay(made.weights[name].links[0], site, block)
-            error = thinned(held) @ made.weights[name].dense().T - thinned(site.trace) @ trained.T
-            found[name].append(0.5 * float(site.importance @ error.var(axis=0)))
+            own = windows[name]
+            block = choice.structure.plan(*trained.shape)[0].geometry.block if own is None else 1
+            held = thinned(replay(made.weights[name].links[0], site, block)[0])
+            seen = thinned(site.trace)
+            if own is not None:
+                few = next(own.pieces(len(seen)))
+                held, seen = own.gather(held[few]), own.gather(seen[few])
+            error = held @ made.weights[name].dense().T - seen @ trained.T
+            spread = error.reshape(-1, len(trained)).var(axis=0)
+            found[name].append(0.5 * float(site.importance @ spread))
     return {name: np.array(values) for name, values in found.items()}
 
 

@@ -147,7 +147,9 @@ def _label(rules: Sequence[Rule], layers: Sequence[LayerRule], rounds: int) -> s
         choice = rule.choice
         bits = f"{choice.format.stored_bits}b×{choice.activation.bits}b"
         block = getattr(choice.structure, "block", 1)
+        share = getattr(choice.structure, "share", None)
         text = f"{rule.weights.removeprefix('*.')} {bits}" + (f" ○{block}" if block > 1 else "")
+        text += "" if share is None else f" ▱{share:g}"
         parts.append(text + _activity_label(choice.activity))
     aware = any(rule.choice.data_aware for rule in rules)
     return ", ".join(parts) + (f", ↻{rounds}" if rounds else "" if aware else ", naive")
@@ -165,59 +167,3 @@ def _activity_label(activity: Activity | None) -> str:
     text += "∝" if getattr(activity, "scaled", "") == "norm" else ""
     overshoot = getattr(activity, "overshoot", 0.0)
     return text + (f"+{overshoot:g}" if overshoot else "")
-
-
-def default_grids(shapes: Mapping[str, tuple[int, int]]) -> list[dict[str, Any]]:
-    """A space for any model of the supported layers: data-aware and naive variants of formats,
-    block-circulant recurrent weights (blocks that divide them) and delta thresholds.
-
-    Args:
-        shapes: weight name → (outputs, inputs).
-    """
-    squares = [shape for name, shape in shapes.items() if name.endswith(".w_h")]
-    recurrent = bool(squares)
-    dense = any(name.endswith(".w") for name in shapes)
-    blocks = [b for b in (1, 2, 4) if all(n % b == 0 for shape in squares for n in shape)]
-
-    def grid(name: str, aware: bool, vary: dict[str, Any], rounds: int) -> dict[str, Any]:
-        form = {"method": "uniform", "bits": "$bits"} | (
-            {"scales": "gate"}
-            if aware
-            else {"scales": "tensor", "clip": "max", "rounding": "nearest"}
-        )
-        fit = "least_squares" if aware else "copy"
-        rules: list[dict[str, Any]] = []
-        if recurrent:
-            held = {"method": "delta", "unit": "std", "granularity": "block"}
-            rules += [
-                {
-                    "weights": "*.w_x",
-                    "structure": {"method": "dense", "fit": fit},
-                    "format": form,
-                    "activity": held | {"threshold": "$theta"},
-                },
-                {
-                    "weights": "*.w_h",
-                    "structure": {
-                        "method": "circulant",
-                        "block": "$block",
-                        "fit": "least_squares" if aware else "mean",
-                    },
-                    "format": form,
-                    "activity": held | {"threshold": "$theta"},
-                },
-            ]
-        if dense:
-            rules.append(
-                {"weights": "*.w", "structure": {"method": "dense", "fit": fit}, "format": form}
-            )
-        used = vary if recurrent else {"bits": vary["bits"]}
-        return {
-            "name": name,
-            "vary": used,
-            "rules": rules,
-            "recalibrate": rounds if recurrent else 0,
-        }
-
-    vary = {"bits": [2, 3, 4, 8], "block": blocks, "theta": [0.0, 0.2, 0.4, 0.6]}
-    return [grid("data-aware", True, vary, 3), grid("naive", False, vary | {"block": [1]}, 0)]

@@ -8,7 +8,7 @@ import pytest
 
 from modelflex.errors import UserError
 from modelflex.search import space
-from modelflex.search.space import default_grids, read_space
+from modelflex.search.space import read_space
 
 RULE = {"weights": "*", "format": {"method": "uniform", "bits": "$bits"}}
 
@@ -97,14 +97,6 @@ def test_too_many_recipes_are_refused_before_they_are_made(monkeypatch: pytest.M
         read_space([grid()])
 
 
-def test_labels_tell_recipes_of_a_grid_apart() -> None:
-    found = read_space(
-        default_grids({"layer0.w_x": (64, 8), "layer0.w_h": (64, 16), "head.w": (4, 16)})
-    )
-    labels = [entry.recipe.label for entry in found]
-    assert len(set(labels)) == len(labels) > 50
-
-
 def test_labels_show_what_delta_does() -> None:
     held = [
         {"threshold": 0.1},
@@ -118,21 +110,3 @@ def test_labels_show_what_delta_does() -> None:
     ends = ["θ0.1", "d0.1", "θ0.1▪", "θ0.1∝", "θ0.1+0.5"]
     labels = [entry.recipe.label for entry in read_space([grid(vary=vary, rules=rules)])]
     assert labels == ["* 3b×8b", "* 3b×8b nonzero", *(f"* 3b×8b {end}" for end in ends)]
-
-
-@pytest.mark.parametrize(
-    "shapes",
-    [
-        {"l.w_x": (64, 8), "l.w_h": (64, 16), "head.w": (4, 16)},
-        {"l.w_x": (21, 8), "l.w_h": (21, 7)},
-        {"only.w": (3, 5)},
-    ],
-)
-def test_the_default_space_fits_every_kind_of_model(shapes: dict[str, tuple[int, int]]) -> None:
-    for entry in read_space(default_grids(shapes)):
-        for name, shape in shapes.items():
-            choice = entry.recipe.choice(name)
-            assert choice is not None
-            assert choice.structure.geometries(*shape)
-        deciding = {entry.recipe.rule(name) for name in shapes}
-        assert deciding == set(range(len(entry.recipe.rules)))
