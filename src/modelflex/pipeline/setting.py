@@ -146,8 +146,11 @@ def _notes(task: Task, shared: int) -> tuple[str, ...]:
 
 
 def _space(space: Any) -> list[SpaceRecipe]:
-    if isinstance(space, (list, tuple)) and space and all(isinstance(r, Recipe) for r in space):
-        return [SpaceRecipe(r, "given") for r in {r.key: r for r in space}.values()]
+    if isinstance(space, (list, tuple)) and space:
+        if all(isinstance(entry, SpaceRecipe) for entry in space):
+            return list(space)
+        if all(isinstance(entry, Recipe) for entry in space):
+            return [SpaceRecipe(r, "given") for r in {r.key: r for r in space}.values()]
     return read_space(space)
 
 

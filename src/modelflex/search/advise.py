@@ -19,7 +19,7 @@ from modelflex.errors import UserError
 from modelflex.registry import ACTIVITIES, FORMATS, REMOVALS, STRUCTURES
 from modelflex.search.analysis import hidden_rank
 
-NARROW, MIDDLE = 0.15, 0.3
+NARROW, MIDDLE = 0.2, 0.35
 """Shares of a state's directions that hold 90 % of its energy: of the networks of docs/methods.md,
 those below the first kept their quality in 2 bits, those above the second needed 4."""
 THRESHOLD = 0.2

@@ -74,14 +74,14 @@ def _divides(model: Model, reads: Reads, block: int) -> bool:
 
 
 def _sizes(model: Model, removal: Suggestion) -> list[dict[str, int]]:
-    """Units that stay in each layer, around those that are advised."""
+    """Units that stay in each layer: those that are advised, and fewer."""
     units = {layer.name: layer.units for layer in model.layers}
     sizes = [
         {
             name: min(units[name], GRAIN * max(1, round(stay * factor / GRAIN)))
             for name, stay in removal.settings["units"].items()
         }
-        for factor in (1.5, 1.0, 0.75)
+        for factor in (1.0, 0.7, 0.5)
     ]
     return [size for i, size in enumerate(sizes) if size not in sizes[:i]]
 
