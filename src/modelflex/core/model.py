@@ -13,7 +13,7 @@ from modelflex.errors import UserError, nearest
 from modelflex.registry import CELLS, LAYERS, NONLINEARITIES
 
 MAX_WEIGHT = 1 << 27
-"""Numbers of one matrix: 1 GiB in binary64. A circulant file of 2 MB can mean 10¹² of them."""
+"""Numbers of one matrix: 1 GiB in binary64. A circulant or sparse file of 2 MB can mean 10¹² of them."""
 MAX_OPTION = 1 << 20
 MAX_PAST = 1 << 22
 """Numbers of earlier steps that a layer may keep."""
@@ -183,10 +183,12 @@ def check_model(model: Model) -> Model:
                 f"{shape[0]}×{shape[1]} (outputs × inputs)",
                 "check the sizes and the order of rows and columns",
             )
-        if shape[0] * shape[1] > MAX_WEIGHT:
-            raise UserError(
-                f"weight '{name}' is {shape[0]}×{shape[1]}", f"at most {MAX_WEIGHT} numbers"
-            )
+        for rows, columns in (product.shape for product in model.weights[name].products):
+            if rows * columns > MAX_WEIGHT:
+                raise UserError(
+                    f"weight '{name}' has a matrix of {rows}×{columns}",
+                    f"at most {MAX_WEIGHT} numbers",
+                )
     extra = set(model.weights) - set(wanted)
     if extra:
         raise UserError(f"weights that no layer uses: {', '.join(sorted(extra))}", "none")

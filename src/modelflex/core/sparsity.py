@@ -160,7 +160,8 @@ def choose_kept(
 
     Args:
         matrix: [out, in].
-        hessian: cov(z, z) [in, in] of the inputs; without it numbers are scored by magnitude.
+        hessian: curvature [in, in] of the error, such as cov(z, z); without it numbers are scored by
+            magnitude.
         score: "magnitude" w²; "wanda" (w·‖x‖)², the error of removing w alone (Sun et al., ICLR 2024);
             "sparsegpt" (w/U_jj)², where other weights make up for it (Frantar and Alistarh, ICML
             2023), with values that do so.
@@ -245,19 +246,20 @@ def fit_sparse(fit: Fit, pattern: Pattern, score: Score, refit: Refit, ridge: fl
     With a refit, the matrix that is thinned out is the one that predicts the wanted products best.
 
     Args:
-        ridge: pull of the refit towards the trained matrix, as a share of the input's variances.
+        ridge: pull towards the trained matrix, as a share of the input's variances; it damps what
+            scores and refit make of correlated inputs.
 
     Raises:
         UserError: the pattern does not divide the weight, or the format scales groups of columns.
     """
     inputs = fit.matrix.shape[1]
     pattern.geometry(*fit.matrix.shape)
-    if fit.moments is not None and refit == "least_squares":
-        problem = Regression.of(fit, True, ridge)
-        mask, _ = choose_kept(problem.target, problem.gram, pattern, score)
+    problem = Regression.of(fit, True, ridge)
+    solved = refit == "least_squares" and fit.moments is not None
+    matrix = problem.target if solved else fit.matrix
+    mask, values = choose_kept(matrix, problem.gram, pattern, score)
+    if solved:
         values = refit_kept(problem.gram, problem.wanted, mask, pattern.rows)
-    else:
-        mask, values = choose_kept(fit.matrix, fit.hessian, pattern, score)
     part = fit.encode.encode(values, fit.hessian, fit.gates, mask)
     if part.multipliers is not None:
         raise UserError(
@@ -281,7 +283,8 @@ class Sparse(Structure):
         score: what decides which numbers stay: "magnitude", "wanda" or "sparsegpt" (`choose_kept`).
         refit: "least_squares" finds the values that best predict the original products from the
             inputs that the compressed network really multiplies; "none" keeps the trained ones.
-        ridge: pull of the refit towards the trained matrix, as a share of the input's variances.
+        ridge: pull towards the trained matrix, as a share of the input's variances; it damps what
+            scores and refit make of correlated inputs.
     """
 
     score: Score = "sparsegpt"

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from modelflex.core.extension import Moments
 from modelflex.core.fixed import Scale
+from modelflex.core.model import Layer, Model, check_model
 from modelflex.core.sparsity import Sparse
 from modelflex.core.storage import read_weight, weight_tensors
 from modelflex.core.tracer import Link
-from modelflex.core.weight import Matrix
+from modelflex.core.weight import Chain, Matrix
 from modelflex.errors import UserError
 from modelflex.formats.uniform import Uniform
 from modelflex.structures.block_sparse import BlockSparse
@@ -205,6 +206,18 @@ def test_places_out_of_range_are_refused(structure: Sparse, matrix: tuple[int, i
     tensors["w/0.index"][0] = 255
     with pytest.raises(UserError, match="places below"):
         read_weight("w", entry, tensors, 1)
+
+
+def test_a_small_file_that_means_a_huge_matrix_is_refused() -> None:
+    """A long intermediate result: 2¹⁸ columns, of which each of 2¹⁰ rows keeps one."""
+    first = fitted(RowSparse(density=1.0, score="magnitude", refit="none"), np.ones((4, 4)), None)
+    wide = replace(first.part, codes=np.ones((2**18, 1), np.int32), index=np.zeros((2**18, 1), int))
+    codes = np.ones((2**10, 1), np.int32)
+    long = replace(first.part, codes=codes, index=np.zeros((2**10, 1), int))
+    chain = Chain((replace(first, part=wide), replace(first, part=long, inputs=2**18)))
+    layer = Layer("head", "dense", 4, 2**10)
+    with pytest.raises(UserError, match="has a matrix of 1024×262144"):
+        check_model(Model("m", (layer,), {"head.w": chain}))
 
 
 # --- bad input -----------------------------------------------------------------------------------
