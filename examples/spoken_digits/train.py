@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,18 +112,18 @@ def augmented(x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, tor
     return x + gain + SETTINGS["input_noise"] * torch.randn_like(x), lengths
 
 
-def train(model: nn.Module, data: Sequences) -> None:
+def train(model: nn.Module, data: Sequences, settings: Mapping[str, float]) -> None:
     """Train on `data` only, for a fixed number of epochs with a one-cycle cosine learning rate."""
     x, lengths, y = padded(data)
-    epochs, size = int(SETTINGS["epochs"]), int(SETTINGS["batch"])
+    epochs, size = int(settings["epochs"]), int(settings["batch"])
     optimiser = torch.optim.AdamW(
-        model.parameters(), SETTINGS["learning_rate"], weight_decay=SETTINGS["weight_decay"]
+        model.parameters(), settings["learning_rate"], weight_decay=settings["weight_decay"]
     )
     steps = epochs * -(-len(y) // size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, SETTINGS["learning_rate"], steps, pct_start=0.1, cycle_momentum=False
+        optimiser, settings["learning_rate"], steps, pct_start=0.1, cycle_momentum=False
     )
-    loss_of = nn.CrossEntropyLoss(label_smoothing=SETTINGS["label_smoothing"])
+    loss_of = nn.CrossEntropyLoss(label_smoothing=settings["label_smoothing"])
     for epoch in range(epochs):
         total = 0.0
         for batch in torch.randperm(len(y)).split(size):
@@ -182,7 +183,7 @@ def main() -> int:
         return 2
     torch.manual_seed(options.seed)
     model = DigitLstm(units)
-    train(model, parts["train"])
+    train(model, parts["train"], SETTINGS)
     scores = {name: evaluate(model, data) for name, data in parts.items()}
     tensors = model.tensors()
     check_export(model, tensors, parts["validation"].take(np.arange(8)))

@@ -41,6 +41,13 @@ from _training import (
 FILTERS = (8, 16)
 FRAMES, KERNEL, STRIDE, PADDING = 3, 5, 2, 2
 UNITS = 64
+CONV_SETTINGS = {
+    **SETTINGS,
+    "epochs": 18,
+    "batch": 64,
+    "learning_rate": 6e-3,
+    "hidden_dropout": 0.2,
+}
 
 
 def widths() -> list[int]:
@@ -69,7 +76,7 @@ class ConvLstm(nn.Module):
         )
         self.lstm = nn.LSTM(FILTERS[-1] * widths()[-1], UNITS, batch_first=True)
         self.head = nn.Linear(UNITS, DIGITS)
-        self.dropout = nn.Dropout(SETTINGS["hidden_dropout"])
+        self.dropout = nn.Dropout(CONV_SETTINGS["hidden_dropout"])
 
     def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """Logits [N, 10] of padded sequences x [N, T, 40] with their lengths [N]."""
@@ -163,7 +170,7 @@ def main() -> int:
         return 2
     torch.manual_seed(options.seed)
     model = ConvLstm()
-    train(model, parts["train"])
+    train(model, parts["train"], CONV_SETTINGS)
     scores = {name: evaluate(model, data) for name, data in parts.items()}
     tensors = model.tensors()
     few = parts["validation"].take(np.arange(4))
@@ -175,7 +182,7 @@ def main() -> int:
         "split": "official",
         "versions": versions(),
         "data_sha256": {name: data.digest for name, data in parts.items()},
-        "training": SETTINGS,
+        "training": CONV_SETTINGS,
         "scores": scores,
     }
     folder = options.export_to / f"conv_seed{options.seed}"
