@@ -26,9 +26,9 @@ from modelflex.core.products import bias_bits
 from modelflex.core.program import build_program
 from modelflex.core.recipe import Recipe
 from modelflex.core.stats import Stats
+from modelflex.core.tracer import Link
 from modelflex.core.weight import Weight
 from modelflex.execute.interpret import Interpreter
-
 
 FITTED = 1 << 23
 """Numbers of the vectors that a windowed weight is fitted to, at most (or those of one step)."""
@@ -116,12 +116,7 @@ class _Compressor:
             else 1
             for n, c in self.chosen.items()
         }
-        self.links = {
-            n: make_link(
-                c, self.reduced.sites[n], self.matrices[n], self.blocks[n], self.windows[n]
-            )
-            for n, c in self.chosen.items()
-        }
+        self.links = {n: self._link(n, self.blocks[n]) for n in self.chosen}
         self.aware = [g for g in self.groups if any(self.chosen[n].data_aware for n in g)]
 
     def moments(self, inputs: Mapping[str, Array]) -> dict[Group, _Seen]:
@@ -133,6 +128,11 @@ class _Compressor:
             )
             for group in self.aware
         }
+
+    def _link(self, name: str, block: int) -> Link:
+        """What enters a product that reads a weight's own input."""
+        site, matrix = self.reduced.sites[name], self.matrices[name]
+        return make_link(self.chosen[name], site, matrix, block, self.windows[name])
 
     def _multiplied(self, name: str, trace: Array) -> Array:
         """The vectors [n, in] that a weight is multiplied with, from a trace of what enters its product."""
@@ -178,6 +178,7 @@ class _Compressor:
                 self.links[name],
                 thinned(self._multiplied(name, inputs[name])),
                 partial(inner_link, choice.activation),
+                partial(self._link, name),
             )
             weights[name] = choice.structure.fit_weight(problem)
             stand[name] = weights[name].dense()

@@ -150,6 +150,8 @@ class Fit:
         sample: some of the inputs that it sees, real values [n, in].
         inner_link: makes what enters a further product of the weight (quantised like `link`, with no
             activity) from a sample of its inputs [n, k].
+        outer_link: makes what enters a further product that reads the weight's own input, from the
+            number of inputs that share a fetch unit of that product.
     """
 
     matrix: Array
@@ -159,6 +161,7 @@ class Fit:
     link: Link
     sample: Array
     inner_link: Callable[[Array], Link]
+    outer_link: Callable[[int], Link]
 
     def least_squares(self, ridge: float) -> Array:
         """The matrix that best predicts the wanted products, pulled towards the trained one.

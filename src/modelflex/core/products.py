@@ -202,8 +202,8 @@ def footprint(
     """
     rows: list[ProductRow] = []
     positions = 1 if windows is None else windows.positions
-    products = choice.structure.plan(*shape)
-    form, held_before = choice.format, False
+    products, form = choice.structure.plan(*shape), choice.format
+    held_before = False
     for link, (planned, density) in enumerate(zip(products, densities, strict=True)):
         geo = planned.geometry
         side = form.side_bytes(
@@ -312,8 +312,7 @@ def program_rows(
             state, held = activity.state_bytes(product.outputs, product.inputs), activity.stateful
         units = counts.units / max(counts.runs * geo.units, 1)
         active = counts.active / max(counts.runs * geo.inputs * product.positions, 1)
-        shape = model.weights[product.weight].shape
-        first = site.endswith("/0")
+        out, inputs = model.weights[product.weight].shape
         row = _row(
             site=site,
             layout=product.layout,
@@ -327,7 +326,7 @@ def program_rows(
             runs_per_step=1 / steps if product.weight.rsplit(".", 1)[0] in once else 1.0,
             density=Density((units,) * 3, (active,) * 3),
             state_bytes=state,
-            dense_macs=shape[0] * shape[1] * product.positions if first else 0,
+            dense_macs=out * inputs * product.positions if site.endswith("/0") else 0,
             hoistable=site in hoistable,
             positions=product.positions,
             map_size=0 if product.windows is None else product.inputs,

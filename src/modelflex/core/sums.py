@@ -9,7 +9,6 @@ import numpy as np
 
 from modelflex.core.extension import Fit
 from modelflex.core.fixed import Array
-from modelflex.core.held import with_activity
 from modelflex.core.regression import Regression, remainder
 from modelflex.core.sparsity import Blocks, Refit, Score, choose_kept, fit_sparse, refit_kept
 from modelflex.core.weight import Chain, Matrix, Sum
@@ -48,10 +47,8 @@ def fit_with_sparse(
     beside = alternate(Regression.of(fit, aware, ridge), solve, sparse)[1]
     first = encode(remainder(fit, beside))
     left = remainder(fit, first.dense())
-    if fit.link.activity is not None:
-        inputs = fit.matrix.shape[1]  # the sparse term's fetch unit
-        own = with_activity(fit.link, fit.link.activity, fit.sample, fit.matrix, inputs)
-        left = replace(left, link=own)
+    whole = fit.matrix.shape[1]  # inputs that share the sparse term's fetch unit
+    left = replace(left, link=fit.outer_link(whole))
     return Sum((first, fit_sparse(left, pattern, score, refit, ridge)))
 
 

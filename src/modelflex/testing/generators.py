@@ -17,6 +17,7 @@ from modelflex.compress.links import inner_link
 from modelflex.core.data import Sequences
 from modelflex.core.extension import Fit, Format, Moments, Sizes
 from modelflex.core.fixed import Array
+from modelflex.core.held import with_activity
 from modelflex.core.model import Layer, Model, check_model
 from modelflex.core.part import FLOAT_BITS, Part
 from modelflex.core.program import Program, Stage, build_program, input_symbols
@@ -150,7 +151,13 @@ def make_fit(
     """A weight to be compressed; intermediate results are quantised to the bits of `link`."""
     seen = np.random.default_rng(0).normal(size=(50, matrix.shape[1])) if sample is None else sample
     inner = partial(inner_link, Activation(link.bits))
-    return Fit(matrix, moments, encode, gates, link, seen, inner)
+
+    def outer(block: int) -> Link:
+        if link.activity is None:
+            return link
+        return with_activity(link, link.activity, seen, matrix, block)
+
+    return Fit(matrix, moments, encode, gates, link, seen, inner, outer)
 
 
 def fits(structure: Any, shape: tuple[int, int]) -> bool:

@@ -324,3 +324,27 @@ def test_maps_too_large_to_hold_are_refused() -> None:
     layer = Layer("c", "conv2d", side, 2 * side - 1, "every", sizes)
     with pytest.raises(UserError, match=f"at most {MAX_TAPS} in all"):
         _ = layer.weight_shapes
+
+
+@pytest.mark.parametrize(
+    "structure",
+    [
+        {"method": "low_rank", "rank": 2, "inner_threshold": 0.2},
+        {"method": "low_rank_plus_sparse", "share": 0.3},
+        {"method": "circulant_plus_sparse", "block": 2},
+        {"method": "row_sparse", "density": 0.25},
+    ],
+    ids=lambda structure: structure["method"],
+)
+@pytest.mark.parametrize("granularity", ["element", "block"])
+def test_every_product_of_a_kernel_has_thresholds_for_the_map(
+    structure: dict[str, Any], granularity: str
+) -> None:
+    """Sums and chains of products at many positions, with a wanted density and scaled thresholds."""
+    delta = {"method": "delta", "density": 0.3, "granularity": granularity, "scaled": "norm"}
+    made = small(conv2d(IMAGE), delta, structure)
+    data = random_sequences(np.random.default_rng(3), (6, 4), made.inputs)
+    found, wanted = run(build_program(made), data), run_integers(made, data)
+    assert (found.outputs * FX_ONE).tolist() == wanted.outputs
+    for site, counts in wanted.counts.items():
+        assert vars(found.profile.sites[site]) == vars(counts)
