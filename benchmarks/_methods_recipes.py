@@ -103,6 +103,36 @@ def all_units(
     return made
 
 
+def low_rank(
+    shares: Sequence[float],
+    thetas: Sequence[tuple[float, float]],
+    layers: int,
+    bits: int = 2,
+    rounds: int = 3,
+) -> list[Recipe]:
+    """Low-rank weights (the first layer's input weight dense), few bits, delta on inputs and between
+    the factors; thresholds are (inputs, between), in standard deviations.
+    """
+    form = {"method": "uniform", "bits": bits, "scales": "gate"}
+    made = []
+    for share, (outer, inner) in itertools.product(shares, thetas):
+        factors = {"method": "low_rank", "share": share, "inner_threshold": inner}
+        held = _delta(outer, "std", 0.5)
+        rules: Rules = [
+            {"weights": "lstm0.w_x", "structure": LEAST_SQUARES, "format": form, **held},
+            *(
+                {"weights": f"lstm{i}.w_{of}", "structure": factors, "format": form, **held}
+                for i in range(layers)
+                for of in "xh"
+                if (i, of) != (0, "x")
+            ),
+            {"weights": "head.*", "structure": LEAST_SQUARES, "format": HEAD},
+        ]
+        text = f"rank {100 * share:g} %, {bits} bits, Δ {outer:g} σ, between {inner:g} σ"
+        made.append(recipe(rules, text, rounds))
+    return made
+
+
 def characters() -> list[Recipe]:
     """3 and 4 bits with a delta on the hidden state."""
     made = []

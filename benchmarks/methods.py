@@ -39,7 +39,15 @@ from _methods_cases import (
     make_table,
     prepared,
 )
-from _methods_recipes import all_units, characters, fewer_units, finer_naive, formats, naive
+from _methods_recipes import (
+    all_units,
+    characters,
+    fewer_units,
+    finer_naive,
+    formats,
+    low_rank,
+    naive,
+)
 from threadpoolctl import threadpool_limits
 
 from modelflex.compress import compress
@@ -165,11 +173,17 @@ def hybrids(name: str) -> list[Recipe]:
     return fewer_units(units, [(0.15, 0.15, 0.2), (0.25, 0.2, 0.3)])
 
 
-def circulants(name: str) -> list[Recipe]:
+def whole(name: str) -> list[Recipe]:
     """The data-aware candidates of a network that keep all units."""
     if name.startswith("vowels"):
-        return all_units((4, 8), [(0.4, 0.25), (0.5, 0.3)])
-    return all_units((4, 8), [(0.2, 0.15, 0.25), (0.25, 0.2, 0.4)])
+        return [
+            *all_units((4, 8), [(0.4, 0.25), (0.5, 0.3)]),
+            *low_rank((0.03, 0.05, 0.1), [(0.4, 0.2), (0.5, 0.4)], 1),
+        ]
+    return [
+        *all_units((4, 8), [(0.2, 0.15, 0.25), (0.25, 0.2, 0.4)]),
+        *low_rank((0.05, 0.1), [(0.3, 0.2), (0.5, 0.4)], 2),
+    ]
 
 
 def large_savings(bench: Benchmark) -> None:
@@ -179,7 +193,7 @@ def large_savings(bench: Benchmark) -> None:
             one_recipe(bench, name, "any method", hybrids(name), 500, 100)
             one_recipe(bench, name, "any method, stretch", hybrids(name), *stretch)
             kept = (250, 50) if name.startswith("digits") else (240, 60)
-            one_recipe(bench, name, "all units kept", circulants(name), *kept)
+            one_recipe(bench, name, "all units kept", whole(name), *kept)
     name = "Shakespeare LSTM-320"
     if name in bench.cases:
         cases = bench.cases[name]
@@ -200,7 +214,7 @@ def against_naive(bench: Benchmark) -> None:
             continue
         cases = bench.cases[name]
         sides = {
-            "data-aware": (cases, [*hybrids(name), *circulants(name), *formats(2)]),
+            "data-aware": (cases, [*hybrids(name), *whole(name), *formats(2)]),
             # Naive recipes hang on the draw by the range of the activations only.
             "naive": (cases[:: len(DRAWS)], [*naive(), *finer_naive()]),
         }
