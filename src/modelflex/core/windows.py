@@ -60,6 +60,6 @@ class Windows:
 
 
 def pointwise(channels: int, positions: int) -> Windows:
-    """Every position of a map [channels, positions] by itself, as the result of a windowed product is read."""
+    """Every position of a map [channels, positions] by itself: so a windowed product's result is read."""
     taps = np.arange(channels * positions).reshape(channels, positions).T
     return Windows(taps, channels * positions)

@@ -20,9 +20,10 @@ from modelflex.core.recipe import recipe_from_json
 from modelflex.core.weight import float_weight
 from modelflex.core.windows import MAX_TAPS, pointwise
 from modelflex.errors import UserError
+from modelflex.execute.gradients import backpropagate
 from modelflex.execute.interpret import Interpreter, run
 from modelflex.testing.generators import random_sequences
-from modelflex.testing.oracle import run_integers
+from modelflex.testing.oracle import run_integers, run_reals
 
 IMAGE = {
     "channels": 2, "height": 5, "width": 6, "filters": 4, "kernel_height": 3, "kernel_width": 2,
@@ -348,3 +349,38 @@ def test_every_product_of_a_kernel_has_thresholds_for_the_map(
     assert (found.outputs * FX_ONE).tolist() == wanted.outputs
     for site, counts in wanted.counts.items():
         assert vars(found.profile.sites[site]) == vars(counts)
+
+
+def test_gradients_go_back_through_positions_and_frames() -> None:
+    """Of Σ v·y in a bias below another convolution, against differences of the whole network."""
+    rng = np.random.default_rng(0)
+    first = conv2d({**IMAGE, "frames": 2})
+    below = first.layers[0]
+    inner = {
+        "channels": 4, "height": 3, "width": 5, "filters": 2, "kernel_height": 2,
+        "kernel_width": 3, "padding_width": 1, "frames": 2,
+    }  # fmt: skip
+    layers = (
+        below,
+        Layer("relu", "relu", below.units, below.units),
+        Layer("top", "conv2d", below.units, 2 * 2 * 5, "every", inner),
+    )
+    top = float_weight(rng.normal(size=(2, 2 * 4 * 6)), None, 1)
+    model = check_model(Model("two", layers, {**first.weights, "top.w": top}, "values"))
+    data = random_sequences(rng, (5, 3), model.inputs)
+    v = rng.normal(size=(8, 20))
+    found = np.zeros(4)
+
+    def visit(site: str, gradient: Any) -> None:
+        if site == "conv.w/0":
+            found[:] += gradient.reshape(-1, 4, 15).sum(axis=(0, 2))
+
+    backpropagate(build_program(model), data, lambda outputs: v, visit)
+    kernel = model.weights["conv.w"]
+    for f in range(4):
+        sides = []
+        for step in (-1e-3, 1e-3):
+            bias = kernel.bias_value() + step * (np.arange(4) == f)
+            moved = model.with_weights({"conv.w": float_weight(kernel.dense(), bias, 1)})
+            sides.append(float(np.sum(run_reals(moved, data) * v)))
+        np.testing.assert_allclose(found[f], (sides[1] - sides[0]) / 2e-3, rtol=2e-2, atol=1e-2)
