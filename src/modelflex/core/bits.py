@@ -50,8 +50,9 @@ def pack_codes(part: Part) -> Array:
     codes, factors = (a.reshape(rows, -1) for a in (part.codes, part.group_factors()))
     levels = codes // factors
     if part.grid.kind == "symmetric":
-        numbers = levels & ((1 << part.bits) - 1)
-        back = _symmetric(numbers, part.bits)
+        top = (1 << (part.bits - 1)) - 1
+        back = np.clip(levels, -top, top)
+        numbers = back & ((1 << part.bits) - 1)
     else:
         table = part.grid.levels(part.bits)
         numbers = np.empty(levels.shape, np.int64)
@@ -67,10 +68,8 @@ def pack_codes(part: Part) -> Array:
 def unpack_codes(packed: Array, shape: tuple[int, ...], bits: int, grid: Grid) -> Array:
     """The levels that `pack_codes` stored (codes without their multipliers): int32 of `shape`."""
     numbers = unpack_bits(packed, math.prod(shape), bits).astype(np.int64).reshape(shape[0], -1)
-    if grid.kind == "symmetric":
-        levels = _symmetric(numbers, bits)
-    else:
-        levels = _looked_up(numbers, grid.levels(bits))
+    symmetric = grid.kind == "symmetric"
+    levels = _symmetric(numbers, bits) if symmetric else _looked_up(numbers, grid.levels(bits))
     return levels.astype(np.int32).reshape(shape)
 
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelflex.core.fixed import Scale
-from modelflex.core.layout import expand, geometry
-from modelflex.core.part import FLOAT_BITS, Part, bias_codes, pack_bias
+from modelflex.core.layout import circulant_geometry, dense_geometry, expand, part_geometry
+from modelflex.core.part import FLOAT_BITS, ODD, Grid, Part, bias_codes, pack_bias
 from modelflex.core.weight import float_weight
 
 
@@ -23,6 +23,38 @@ def test_values_are_codes_times_the_scale_of_their_rows() -> None:
     assert part.scale_bytes == 5  # two mantissas and one exponent
     assert part.nbytes == 20
     assert Part(np.zeros((3, 1)), 5).code_bytes == 2  # 15 bits
+
+
+def test_tables_multipliers_and_indices_are_counted() -> None:
+    codes = np.ones((4, 6), np.int32)
+    scale = Scale(np.ones(2, np.int16), 0)
+    tables = Grid("levels", np.zeros((2, 8), np.int8))
+    part = Part(codes, 3, scale, 2, tables, np.ones((4, 3), np.int32))
+    assert part.code_bytes == 9  # 24 · 3 bits
+    assert part.side_bytes == 5 + 16 + 9  # scales, two tables of 2^3, 12 multipliers of 6 bits
+    assert part.nbytes == 39
+    sparse = Part(codes, 3, scale, 2, index=np.zeros((4, 6), np.int64), index_bits=5)
+    assert (sparse.side_bytes, sparse.index_bytes, sparse.nbytes) == (5, 15, 29)  # 24 · 5 bits
+
+
+def test_multipliers_serve_equal_groups_of_a_row() -> None:
+    part = Part(np.ones((2, 6)), 4, Scale.nearest(1.0), 2, multipliers=np.array([[1, 2], [3, 63]]))
+    assert part.group_factors().tolist() == [[1, 1, 1, 2, 2, 2], [3, 3, 3, 63, 63, 63]]
+
+
+@pytest.mark.parametrize(
+    ("grid", "bits", "levels"),
+    [
+        (Grid(), 3, [[0, 1, 2, 3, 0, -3, -2, -1]]),
+        (ODD, 1, [[-1, 1]]),
+        (ODD, 2, [[-3, -1, 1, 3]]),
+        (Grid("power"), 3, [[0, 1, 2, 4, 0, -1, -2, -4]]),
+        (Grid("levels", np.array([[5, -7], [0, 127]], np.int8)), 1, [[5, -7], [0, 127]]),
+        (Grid("signs", np.array([[3, 10]], np.int8)), 2, [[-13, -7, 7, 13]]),
+    ],
+)
+def test_levels_of_every_grid(grid: Grid, bits: int, levels: list[list[int]]) -> None:
+    assert grid.levels(bits).tolist() == levels
 
 
 def test_floats_have_no_scale() -> None:
@@ -66,19 +98,20 @@ def test_float_biases_are_kept() -> None:
 def test_expansion_follows_the_definition(p: int, q: int, b: int, seed: int) -> None:
     stored = np.random.default_rng(seed).integers(-99, 99, (p, q, b))
     matrix = expand("circulant", stored)
-    geo = geometry("circulant", p * b, q * b, b)
+    geo = circulant_geometry(p * b, q * b, b)
+    assert geo == part_geometry("circulant", stored, None, q * b)
     assert matrix.shape == (geo.out, geo.inputs)
     for i in range(p * b):
         for k in range(q * b):
             assert matrix[i, k] == stored[i // b, k // b, (i - k) % b]
     assert (geo.codes, geo.units, geo.unit_codes, geo.rows) == (p * q * b, q, p * b, p)
     assert geo.macs == p * b * q * b
-    one = geometry("dense", p, q)
+    one = dense_geometry(p, q)
     assert (one.codes, one.units, one.unit_codes, one.rows, one.block) == (p * q, q, p, p, 1)
 
 
 def test_a_block_of_one_is_dense_in_all_but_name() -> None:
-    assert geometry("circulant", 6, 4, 1) == geometry("dense", 6, 4)
+    assert circulant_geometry(6, 4, 1) == dense_geometry(6, 4)
 
 
 @pytest.mark.parametrize("layout", ["dense"])
