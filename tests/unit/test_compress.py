@@ -6,17 +6,13 @@ import numpy as np
 import pytest
 
 from modelflex.calibrate import calibrate
-from modelflex.compress import (
-    UNNAMED,
-    activation_scale,
-    bias_carriers,
-    choices,
-    compress,
-    gates,
-    make_link,
-    replayed_density,
-)
+from modelflex.compress import compress
+from modelflex.compress.choices import UNNAMED, bias_carriers, choices, gates
+from modelflex.compress.links import activation_scale, make_link, replayed_density
 from modelflex.core.data import Draw, Sequences
+from modelflex.core.extension import Planned
+from modelflex.core.fixed import Array
+from modelflex.core.layout import circulant_geometry, dense_geometry
 from modelflex.core.model import Model
 from modelflex.core.program import build_program
 from modelflex.core.recipe import Activation, Choice, Recipe, Rule
@@ -159,24 +155,71 @@ def test_the_best_round_is_kept() -> None:
         assert found == pytest.approx(min(made.rounds), rel=1e-12)
 
 
+def site_of(trace: Array) -> SiteStats:
+    peak = float(np.abs(trace).max())
+    return SiteStats(trace, np.array([len(trace)]), float(trace.std()), peak, np.ones(3))
+
+
 def test_activation_scales() -> None:
     trace = np.linspace(-1, 1, 201, dtype=np.float32)[:, None] ** 5
-    site = SiteStats(trace, np.array([201]), float(trace.std()), 1.0)
-    full = float(activation_scale(Activation(4, "max"), site).value()[0])
+    full = float(activation_scale(Activation(4, "max"), trace, 1.0).value()[0])
     assert full == pytest.approx(1 / 7, rel=2**-14)
-    assert float(activation_scale(Activation(4, "mse"), site).value()[0]) < full
-    held = make_link(AWARE, site)
+    assert float(activation_scale(Activation(4, "mse"), trace, 1.0).value()[0]) < full
+
+
+def test_links_hold_thresholds_in_units_of_the_input() -> None:
+    site = site_of(np.linspace(-1, 1, 201, dtype=np.float32)[:, None] ** 5)
+    held = make_link(AWARE, site, np.ones((3, 1)), 1)
     assert held.activity == Delta(0.2 * site.std, "block")
-    assert held.bits == 8
+    assert (held.bits, held.thresholds) == (8, None)
+    plain = make_link(PLAIN, site, np.ones((3, 1)), 1)
+    assert (plain.activity, plain.step) == (None, held.step)
+
+
+def test_links_scale_thresholds_by_the_columns() -> None:
+    """θ_j ∝ 1/‖W_:j‖ with the geometric mean θ: by hand for norms 1, 2 and 4."""
+    rng = np.random.default_rng(0)
+    site = site_of(rng.uniform(-1, 1, (300, 3)).astype(np.float32))
+    scaled = Choice(PLAIN.structure, PLAIN.format, PLAIN.activation, Delta(0.1, scaled="norm"))
+    link = make_link(scaled, site, np.diag([1.0, 2.0, 4.0]), 1)
+    assert link.thresholds is not None
+    wanted = np.rint(0.1 / link.step * np.array([2.0, 1.0, 0.5]))
+    assert link.thresholds.tolist() == wanted.tolist()
+    assert link.nbytes == 3
 
 
 def test_replayed_densities_bracket_the_expected_one() -> None:
-    model, stats = problem()
-    assert replayed_density(PLAIN, (64, 8), stats.sites["layer0.w_x"]).units == (1.0, 1.0, 1.0)
-    found = replayed_density(AWARE, (64, 8), stats.sites["layer0.w_x"])
+    _, stats = problem()
+    site, matrix = stats.sites["layer0.w_x"], np.ones((64, 8))
+    plan = Planned("dense", dense_geometry(64, 8))
+    everything = replayed_density(plan, make_link(PLAIN, site, matrix, 1), site)
+    assert everything.units == everything.inputs == (1.0, 1.0, 1.0)
+    found = replayed_density(plan, make_link(AWARE, site, matrix, 1), site)
     for expected, low, high in (found.units, found.inputs):
         assert 0 <= low <= expected <= high <= 1
-    assert model.weights
+        assert expected < 1
+
+
+def test_expected_densities_count_what_moved() -> None:
+    """A step function moves once in ten steps: the shares of inputs and of blocks of two, by hand."""
+    trace = np.zeros((40, 4), np.float32)
+    trace[:, 0] = np.arange(40) // 10 + 1  # sent at the steps 0, 10, 20, 30
+    site = site_of(trace)
+    held = Choice(PLAIN.structure, PLAIN.format, PLAIN.activation, Delta(0.5))
+    plan = Planned("circulant", circulant_geometry(8, 4, 2))
+    found = replayed_density(plan, make_link(held, site, np.ones((8, 4)), 2), site)
+    assert found.inputs[0] == pytest.approx(4 / 160)
+    assert found.units[0] == pytest.approx(4 / 80)
+
+
+def test_nothing_is_known_of_what_follows_a_factor() -> None:
+    _, stats = problem()
+    site = stats.sites["layer0.w_x"]
+    link = make_link(AWARE, site, np.ones((64, 8)), 1)
+    inner = Planned("dense", dense_geometry(64, 2), outer=False)
+    assert replayed_density(inner, link, site).units == (1.0, 1.0, 1.0)
+    held = Planned("dense", dense_geometry(64, 2), outer=False, inner=Delta(0.1))
+    assert replayed_density(held, link, site).units[1:] == (0.0, 1.0)
 
 
 def test_calibration_refuses_what_it_cannot_use() -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from modelflex.core.data import Sequences
 from modelflex.core.extension import Cell
 from modelflex.core.fixed import Scale
+from modelflex.core.held import with_activity
 from modelflex.core.model import Layer, Model, check_model
 from modelflex.core.part import pack_bias
 from modelflex.core.program import build_program
@@ -27,6 +28,7 @@ from modelflex.export import artefact
 from modelflex.export.artefact import save_artefact
 from modelflex.importers.models import load_model
 from modelflex.registry import ACTIVITIES, FORMATS, STRUCTURES
+from modelflex.testing.generators import make_fit
 
 INPUTS, UNITS, OUTPUTS = 8, 16, 4
 
@@ -44,11 +46,13 @@ def compressed(rng: Any, shape: tuple[int, int], gates: int, choice: dict[str, A
     structure = STRUCTURES.get("dense")()
     if choice["block"] > 1:
         structure = STRUCTURES.get("circulant")(choice["block"], "mean")
-    activity = None
+    link = Link(choice["link"], Scale.nearest(4 / 2 ** choice["link"]))
     if choice["theta"] is not None:
-        activity = ACTIVITIES.get("delta")(choice["theta"], choice["granularity"])
-    link = Link(choice["link"], Scale.nearest(4 / 2 ** choice["link"]), activity)
-    weight: Weight = structure.fit_weight(matrix, None, encode, gates, (link,))
+        kind = ACTIVITIES.get("delta")
+        activity = kind(choice["theta"], choice["granularity"], scaled=choice["scaled"])
+        sample = rng.normal(size=(20, shape[1]))
+        link = with_activity(link, activity, sample, matrix, choice["block"])
+    weight: Weight = structure.fit_weight(make_fit(matrix, None, encode, link, gates))
     if not choice["bias"]:
         return weight
     return weight.with_bias(pack_bias(bias, weight.accumulator_scale(), choice["bias"]))
@@ -82,6 +86,7 @@ CHOICES = st.fixed_dictionaries(
         "link": st.integers(2, 16),
         "theta": st.sampled_from([None, 0.0, 0.1]),
         "granularity": st.sampled_from(["element", "block"]),
+        "scaled": st.sampled_from(["none", "norm"]),
         "bias": st.sampled_from([0, 8, 16, 32]),
     }
 )
@@ -107,14 +112,14 @@ def test_loading_gives_back_the_same_bits_in_the_stated_bytes(
     assert np.array_equal(outputs(again), outputs(model))
     for name, weight in model.weights.items():
         assert np.array_equal(again.weights[name].dense(), weight.dense())
-        assert [link.activity for link in again.weights[name].links] == [
-            link.activity for link in weight.links
-        ]
+        for one, other in zip(again.weights[name].links, weight.links, strict=True):
+            assert one.activity == other.activity
+            assert np.array_equal(one.thresholds, other.thresholds)
 
 
 def small(bits: int = 3, kinds: tuple[str, ...] = ("lstm",)) -> Model:
     choice = {"bits": bits, "scales": "gate", "block": 4, "link": 8, "theta": 0.1, "bias": 16}
-    return integer_model(list(kinds), 0, [{**choice, "granularity": "block"}])
+    return integer_model(list(kinds), 0, [{**choice, "granularity": "block", "scaled": "norm"}])
 
 
 def recipe() -> Recipe:
