@@ -35,8 +35,8 @@ class BlockSparse(Sparse):
     )
     search_range = {
         "density": (0.1, 0.25, 0.5),
-        "score": ("magnitude", "wanda", "sparsegpt"),
-        "refit": ("none", "least_squares"),
+        "score": ("sparsegpt", "wanda", "magnitude"),
+        "refit": ("least_squares", "none"),
     }
 
     def _check(self) -> None:

@@ -34,8 +34,8 @@ class NM(Sparse):
     search_range = {
         "n": (1, 2),
         "m": (4,),
-        "score": ("magnitude", "wanda", "sparsegpt"),
-        "refit": ("none", "least_squares"),
+        "score": ("sparsegpt", "wanda", "magnitude"),
+        "refit": ("least_squares", "none"),
     }
 
     def _check(self) -> None:
