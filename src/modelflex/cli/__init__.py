@@ -8,11 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from modelflex import pipeline
-from modelflex.cli import comparing, fitting, simulate
+from modelflex.cli import advising, comparing, fitting, simulate
 from modelflex.cli.app import INTERRUPTED, app
 from modelflex.errors import UserError
 
-__all__ = ["app", "comparing", "fitting", "main", "simulate"]
+__all__ = ["advising", "app", "comparing", "fitting", "main", "simulate"]
 
 USAGE_ERROR: Any = typer.BadParameter.__base__
 """Wrong arguments of any kind: the parent of what typer exports lies in no public module."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from modelflex.pipeline.advising import ALLOCATED, advise_model, allocate_config
 from modelflex.pipeline.compare import REPORT, TABLE, compare
 from modelflex.pipeline.jobs import (
     Tell,
@@ -23,10 +24,13 @@ from modelflex.pipeline.simulate import (
 from modelflex.pipeline.sweep import simulate_sweep
 
 __all__ = [
+    "ALLOCATED",
     "REPORT",
     "TABLE",
     "Result",
     "Tell",
+    "advise_model",
+    "allocate_config",
     "analyze_model",
     "compare",
     "find_platform",

@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from modelflex.compress.choices import removals, weight_axes
+from modelflex.compress.choices import may_lose_units, weight_axes
 from modelflex.compress.links import make_link, replayed_density
 from modelflex.core.extension import Cell
 from modelflex.core.model import Model
 from modelflex.core.program import build_program, one_hot_sites
-from modelflex.core.recipe import Activation, Choice, LayerRule, Recipe
+from modelflex.core.recipe import Activation, Choice
 from modelflex.core.stats import Stats
-from modelflex.errors import UserError
-from modelflex.registry import ACTIVITIES, FORMATS, REMOVALS, STRUCTURES
+from modelflex.registry import ACTIVITIES, FORMATS, STRUCTURES
 from modelflex.search.analysis import hidden_rank
 
 NARROW, MIDDLE = 0.2, 0.35
@@ -60,11 +59,13 @@ class Advice:
 
     Attributes:
         model: its name.
+        states: of how many directions the hidden states are, for people.
         suggestions: what saves most first.
         avoid: method → why not to begin with it.
     """
 
     model: str
+    states: str
     suggestions: tuple[Suggestion, ...]
     avoid: Mapping[str, str]
 
@@ -134,7 +135,7 @@ def advise(model: Model, stats: Stats | None) -> Advice:
     ]
     suggestions = sorted((f for f in found if isinstance(f, Suggestion)), key=lambda s: -s.factor)
     avoid = dict(f for f in found if isinstance(f, tuple))
-    return Advice(model.name, tuple(suggestions), avoid)
+    return Advice(model.name, facts.told, tuple(suggestions), avoid)
 
 
 @dataclass(frozen=True)
@@ -209,21 +210,26 @@ def _quantisation(facts: _Facts) -> Suggestion:
         "uniform",
         {"bits": bits, "scales": "gate", "rounding": "gptq", "clip": "mse"},
         32.0 / bits,
-        f"fixed point hardly ever costs accuracy, activations of 8 bits cost nothing; {facts.told}: "
-        f"begin with {bits} bits",
+        f"fixed point hardly ever costs accuracy, activations of 8 bits cost nothing; {_bits_why(facts)}",
         f"{SURVEY}, section IV-A; Frantar et al., GPTQ, ICLR 2023",
     )
+
+
+def _bits_why(facts: _Facts) -> str:
+    if not facts.ranks:
+        return "4 bits are safe where nothing is known of the states"
+    return f"at most {facts.narrow:.0%} of the directions hold 90 % of a state's energy"
 
 
 def _removal(facts: _Facts) -> Found:
     kept: dict[str, int] = {}
     for layer, (_, r99, units) in facts.ranks.items():
         stay = min(units, GRAIN * -(-r99 // GRAIN))
-        if stay < 0.8 * units and _may_lose_units(facts.model, layer):
+        if stay < 0.8 * units and may_lose_units(facts.model, layer):
             kept[layer] = stay
     if not kept:
         if facts.ranks:
-            return "obs", f"no units can be spared: {facts.told}"
+            return "obs", "no units can be spared: the states use nearly all directions"
         return None
     axes = weight_axes(facts.model)
     share = {layer: stay / facts.ranks[layer][2] for layer, stay in kept.items()}
@@ -236,17 +242,9 @@ def _removal(facts: _Facts) -> Found:
         "obs",
         {"units": kept},
         facts.factor(left),
-        f"more units than the states have directions: {facts.told}",
+        "there are more units than the states have directions (for 99 % of their energy)",
         "Hassibi and Stork, Optimal Brain Surgeon, NIPS 1992, by units, with a closed-loop refit",
     )
-
-
-def _may_lose_units(model: Model, layer: str) -> bool:
-    rule = LayerRule(layer, REMOVALS.get("obs")(1))
-    try:
-        return layer in removals(model, Recipe((), layers=(rule,)))
-    except UserError:
-        return False
 
 
 def _circulant(facts: _Facts) -> Found:
@@ -257,15 +255,15 @@ def _circulant(facts: _Facts) -> Found:
     if not blocks:
         return "circulant", "no block divides all weights that read hidden units"
     if facts.narrow > NARROW:
-        return "circulant", f"the states use too many directions for shared numbers: {facts.told}"
+        return "circulant", "the states use too many directions for shared numbers"
     block = blocks[min(1, len(blocks) - 1)]
     return Suggestion(
         "structure",
         "circulant",
         {"block": block, "fit": "least_squares"},
         facts.factor(dict.fromkeys(facts.reads.units, 1.0 / block)),
-        f"the weights that read hidden units are redundant: {facts.told}; fit to the data, as means of "
-        "diagonals lose too much",
+        "the weights that read hidden units are redundant; fit to the data, as means of diagonals lose "
+        "too much",
         "Wang et al., C-LSTM, FPGA 2018",
     )
 
@@ -281,14 +279,14 @@ def _low_rank(facts: _Facts) -> Found:
         left[name] = rank * (out + inputs) / (out * inputs)
     widest = max(left.values())
     if widest > 0.5:
-        return "low_rank", f"the factors would be hardly smaller than the weights: {facts.told}"
+        return "low_rank", "the factors would be hardly smaller than the weights"
     share = round(max(widest, 0.02), 2)
     return Suggestion(
         "structure",
         "low_rank",
         {"share": share, "fit": "whitened"},
         facts.factor(left),
-        f"the states lie in few directions: {facts.told}",
+        "the states lie in few directions (for 90 % of their energy)",
         "Wang et al., SVD-LLM, ICLR 2025 (whitened by the inputs)",
     )
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from modelflex.core.extension import Removal
-from modelflex.core.fixed import Array
 from modelflex.core.recipe import Choice, Recipe
 from modelflex.core.trial import Evaluation
 from modelflex.errors import UserError
@@ -17,6 +17,7 @@ from modelflex.search.options import Options, Selection
 from modelflex.search.pricing import Pricer
 from modelflex.search.problem import Problem, evaluate_recipe
 from modelflex.search.sensitivity import (
+    Chosen,
     Sensitivities,
     believe,
     choice_parts,
@@ -28,7 +29,7 @@ COSTS = ("weight_bytes", "weight_fetch_bytes_per_step", "macs_per_step")
 UNSURE = 0.15
 """An option is measured alone before its recipe is when what is not known of it, times its share of
 the divergence, is more than this (in log divergence)."""
-WORTH = 1.25
+WORTH = 1.6
 """A recipe is worth an evaluation if the model, which is that far off at times, may be wrong about it."""
 
 
@@ -56,6 +57,16 @@ class Budget:
                 f"the budget's limit is {self.limit}, its divergence {self.divergence}",
                 "one of them, above zero",
             )
+
+    def miss(self, cost: float, divergence: float) -> float:
+        """How many times what is limited exceeds its limit; at most 1 within the budget."""
+        if self.limit is not None:
+            return cost / self.limit
+        return divergence / (self.divergence or 1.0)
+
+    def objective(self, cost: float, divergence: float) -> float:
+        """What is to be least."""
+        return divergence if self.limit is not None else cost
 
 
 @dataclass(frozen=True)
@@ -97,6 +108,21 @@ class Allocation:
     within: bool
     trace: tuple[Measured, ...] = field(repr=False)
 
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object; of the evaluations what was measured, not their recipes."""
+        return {
+            "recipe": self.recipe.to_json(),
+            "quality": {name: q.to_json() for name, q in self.evaluation.quality.items()},
+            "divergence": self.divergence,
+            "cost": self.cost,
+            "predicted": self.predicted,
+            "within": self.within,
+            "evaluations": [
+                {k: getattr(m, k) for k in ("kind", "predicted", "divergence", "cost")}
+                for m in self.trace
+            ],
+        }
+
 
 def allocate(
     problem: Problem,
@@ -108,6 +134,7 @@ def allocate(
     recalibrate: int = 0,
     evaluations: int = 50,
     evaluate: Callable[[Problem, Recipe], Evaluation] = evaluate_recipe,
+    tell: Callable[[Measured], None] = lambda _: None,
 ) -> Allocation:
     """Choose a candidate for every weight, in few full evaluations.
 
@@ -125,6 +152,7 @@ def allocate(
         recalibrate: closed-loop rounds of each recipe.
         evaluations: the most full evaluations.
         evaluate: makes one; a store of evaluations may stand before it.
+        tell: called with each.
 
     Raises:
         UserError: an unknown weight or layer, a weight without candidates, or too few evaluations.
@@ -132,7 +160,7 @@ def allocate(
     if evaluations < 3:
         raise UserError(f"{evaluations} evaluations are allowed", "at least 3")
     options = Options(problem.model, pricer, candidates, removals or {}, recalibrate, budget.field)
-    work = _Allocator(problem, options, budget, evaluate)
+    work = _Allocator(problem, options, budget, evaluate, tell)
     work.run(evaluations)
     return work.result()
 
@@ -144,9 +172,10 @@ class _Allocator:
         options: Options,
         budget: Budget,
         evaluate: Callable[[Problem, Recipe], Evaluation],
+        tell: Callable[[Measured], None],
     ) -> None:
         self.problem, self.options, self.budget = problem, options, budget
-        self.evaluate = evaluate
+        self.evaluate, self.tell = evaluate, tell
         self.squared = problem.model.output == "values"
         self.trace: list[Measured] = []
         self.done: dict[Selection, tuple[Measured, Evaluation]] = {}
@@ -154,26 +183,35 @@ class _Allocator:
         """Mean log of the measured over the expected cost of whole recipes."""
 
     # --- measuring -------------------------------------------------------------------------------
-    def positions(self, selection: Selection) -> Array:
-        pairs = zip(self.options.slots, selection, strict=True)
-        found = [self.belief.position(slot, option) for slot, option in pairs if option >= 0]
-        return np.array(found, np.int64)
+    def chosen(self, selection: Selection) -> Chosen:
+        """A selection as the belief knows it."""
+        crowding = self.options.crowding[selection[len(self.options.candidates) :]]
+        taken = [
+            (self.belief.position(slot, option), crowding.get(slot, 0.0))
+            for slot, option in zip(self.options.slots, selection, strict=True)
+            if option >= 0
+        ]
+        return Chosen(np.array([p for p, _ in taken], np.int64), np.array([c for _, c in taken]))
 
     def measure(self, kind: str, selection: Selection) -> None:
         recipe = self.options.recipe(selection)
-        options = self.positions(selection)
-        predicted = self.belief.predict(options)
+        chosen = self.chosen(selection)
+        predicted = self.belief.predict(chosen)
         evaluation = self.evaluate(self.problem, recipe)
         cost = self.options.measured(recipe, evaluation)
         divergence = self._additive(evaluation.quality["divergence"].value)
         made = Measured(kind, recipe, self._shown(predicted), self._shown(divergence), cost)
-        self.trace.append(made)
-        self.done[selection] = (made, evaluation)
-        self.belief.observe(options, divergence)
+        self._keep(selection, made, evaluation)
+        self.belief.observe(chosen, divergence)
         if kind == "whole":
             ratio = float(np.log(cost / self.options.expected([selection])[0]))
             whole = sum(m.kind == "whole" for m in self.trace)
             self.drift += (ratio - self.drift) / min(whole, 5)
+
+    def _keep(self, selection: Selection, made: Measured, evaluation: Evaluation) -> None:
+        self.trace.append(made)
+        self.done[selection] = (made, evaluation)
+        self.tell(made)
 
     def _additive(self, divergence: float) -> float:
         """A divergence that adds: the KL, or the square of the relative error."""
@@ -190,8 +228,7 @@ class _Allocator:
         self.belief = self._belief(self._additive(floor))
         cost = self.options.measured(reference, first)
         made = Measured("reference", reference, floor, floor, cost)
-        self.trace.append(made)
-        self.done[self.options.nothing] = (made, first)
+        self._keep(self.options.nothing, made, first)
         while len(self.trace) < evaluations:
             selection = self._proposal()
             if selection is None:
@@ -206,25 +243,27 @@ class _Allocator:
         model, candidates = self.problem.model, self.options.candidates
         expected = predicted_divergences(model, self.problem.stats, candidates)
         parts = {n: [choice_parts(c) for c in options] for n, options in candidates.items()}
+        # Nothing predicts what a smaller layer does: as much as the coarsest choices of all weights
+        # where nearly all units go, so that it is measured before it is believed.
+        coarsest = sum(float(values.max()) for values in expected.values())
         for name, options in self.options.removals.items():
-            # Nothing predicts what a smaller layer does: as much as all its weights' candidates.
-            typical = float(np.exp(np.mean(np.log(np.concatenate(list(expected.values()))))))
-            expected[name] = np.full(len(options), typical)
+            gone = [1.0 - o.units / self.options.units[name] for o in options]
+            expected[name] = coarsest * np.maximum(gone, 0.01)
             parts[name] = [("",) for _ in options]
         return believe(expected, parts, floor)
 
     def _unsure(self, selection: Selection) -> Selection | None:
-        """The option of a recipe that most deserves to be measured alone, as a selection."""
-        options = self.positions(selection)
-        parts = np.exp(self.belief.mean[options])
-        doubt = self.belief.spread[options] * parts / (self.belief.floor + parts.sum())
+        """The option of a recipe that most deserves to be measured alone, as a selection: a removal,
+        whose effect nothing predicts, or what is most in doubt.
+        """
+        doubt = self.belief.doubts(self.chosen(selection))
         taken = [slot for slot, option in enumerate(selection) if option >= 0]
-        for number in np.argsort(-doubt):
-            if doubt[number] < UNSURE:
-                return None
+        layers = len(self.options.candidates)
+        for number in sorted(range(len(taken)), key=lambda n: (taken[n] < layers, -doubt[n])):
+            slot = taken[number]
             alone = list(self.options.nothing)
-            alone[taken[number]] = selection[taken[number]]
-            if tuple(alone) not in self.done:
+            alone[slot] = selection[slot]
+            if (slot >= layers or doubt[number] > UNSURE) and tuple(alone) not in self.done:
                 return tuple(alone)
         return None
 
@@ -233,9 +272,10 @@ class _Allocator:
         """(expected cost, predicted divergence, selection) of the model's front, and of what is so
         near to the best measured recipe that the model may not tell them apart.
         """
-        losses = [self.belief.losses(name) for name in self.options.candidates]
         fronts: list[tuple[Front, Selection]] = []
         for size, base in self.options.base.items():
+            crowding = self.options.crowding[size]
+            losses = [self.belief.losses(name, crowding[name]) for name in self.options.candidates]
             lost = sum(
                 float(self.belief.losses(name)[option])
                 for name, option in zip(self.options.removals, size, strict=True)
@@ -245,7 +285,7 @@ class _Allocator:
         points = [(*picks, *size) for _, picks, size in join_fronts(fronts)]
         points = list(dict.fromkeys([*points, *self._neighbours()]))
         costs = self.options.expected(points) * float(np.exp(self.drift))
-        predicted = [self.belief.predict(self.positions(point)) for point in points]
+        predicted = [self.belief.predict(self.chosen(point)) for point in points]
         return list(zip(costs.tolist(), predicted, points, strict=True))
 
     def _neighbours(self) -> list[Selection]:
@@ -287,21 +327,13 @@ class _Allocator:
 
     def _best(self) -> Measured | None:
         """The best evaluated recipe within the budget."""
-        within = [m for m, _ in self.done.values() if self._miss(m) <= 1.0]
-        return min(within, key=self._objective, default=None)
+        within = [m for m, _ in self.done.values() if self._rank(m)[0] <= 1.0]
+        return min(within, key=self._rank, default=None)
 
     def _rank(self, made: Measured) -> tuple[float, float]:
         """Order of what was measured: what misses the budget least, then the best of what meets it."""
-        return max(self._miss(made), 1.0), self._objective(made)
-
-    def _miss(self, made: Measured) -> float:
-        """How many times what is limited exceeds its limit."""
-        if self.budget.limit is not None:
-            return made.cost / self.budget.limit
-        return made.divergence / (self.budget.divergence or 1.0)
-
-    def _objective(self, made: Measured) -> float:
-        return made.divergence if self.budget.limit is not None else made.cost
+        miss = self.budget.miss(made.cost, made.divergence)
+        return max(miss, 1.0), self.budget.objective(made.cost, made.divergence)
 
     def result(self) -> Allocation:
         """The best of what was evaluated."""
@@ -312,6 +344,6 @@ class _Allocator:
             best.divergence,
             best.cost,
             best.predicted,
-            self._miss(best) <= 1.0,
+            self._rank(best)[0] <= 1.0,
             tuple(self.trace),
         )

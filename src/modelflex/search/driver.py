@@ -158,6 +158,8 @@ class Driver:
     def _best_so_far(self) -> tuple[float, float] | None:
         """(objective, divergence) of the best feasible candidate; sets `bound` by it."""
         evaluated = [i for i, s in enumerate(self.space) if s.recipe.key in self.evaluations]
+        if not evaluated:
+            return None
         costs = self._measured_totals(evaluated)
         found = []
         for row, i in enumerate(evaluated):

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from modelflex.compress.choices import uncompressed_choice
+from modelflex.compress.choices import weight_axes
 from modelflex.core.extension import Removal
 from modelflex.core.fixed import Array
 from modelflex.core.model import Model
 from modelflex.core.recipe import Activation, Choice, LayerRule, Recipe, Rule
 from modelflex.core.trial import Evaluation
 from modelflex.errors import UserError
-from modelflex.registry import FORMATS
+from modelflex.registry import FORMATS, STRUCTURES
 from modelflex.search.pricing import Pricer
 
 REFERENCE_BITS = 8
@@ -39,6 +38,8 @@ class Options:
         slots: the weights, then the layers.
         base: layer sizes → cost with options from the middle of every weight's list.
         extra: layer sizes → what each option of each weight costs more than that.
+        units: layer → its units.
+        crowding: layer sizes → weight → log of units over kept units of the layers it touches.
 
     Raises:
         UserError: an unknown weight or layer, one without options, or too many sizes.
@@ -62,12 +63,13 @@ class Options:
         self.weights, self.pricer, self.field = tuple(model.weights), pricer, field
         self.candidates, self.removals, self.recalibrate = candidates, removals, recalibrate
         self.slots = (*candidates, *removals)
+        self.units = {layer.name: layer.units for layer in model.layers}
         uniform = FORMATS.get("uniform")(bits=REFERENCE_BITS, scales="row")
-        self.reference = replace(
-            uncompressed_choice(), format=uniform, activation=Activation(REFERENCE_BITS)
-        )
+        dense = STRUCTURES.get("dense")("least_squares")  # refitted where units were removed
+        self.reference = Choice(dense, uniform, Activation(REFERENCE_BITS))
         self.base: dict[Selection, float] = {}
         self.extra: dict[Selection, list[Array]] = {}
+        self.crowding = {size: self._crowding(model, size) for size in self._sizes()}
         self._price()
 
     @property
@@ -97,6 +99,18 @@ class Options:
     def measured(self, recipe: Recipe, evaluation: Evaluation) -> float:
         """Cost with the counters of an evaluation."""
         return float(self.pricer.price_measured([recipe], [evaluation.profile])[self.field][0])
+
+    def _crowding(self, model: Model, size: Selection) -> dict[str, float]:
+        logs = {
+            name: float(np.log(max(self.units[name] / options[number].units, 1.0)))
+            for (name, options), number in zip(self.removals.items(), size, strict=True)
+            if number >= 0
+        }
+        axes = weight_axes(model)
+        return {
+            name: max(logs.get(axes[name].rows, 0.0), logs.get(axes[name].columns, 0.0))
+            for name in self.candidates
+        }
 
     def _sizes(self) -> list[Selection]:
         """All combinations of layer sizes."""

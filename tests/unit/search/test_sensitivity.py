@@ -10,10 +10,14 @@ from modelflex.core.program import build_program
 from modelflex.core.recipe import Activation, Choice
 from modelflex.execute.interpret import run
 from modelflex.registry import FORMATS, STRUCTURES
-from modelflex.search.sensitivity import believe, predicted_divergences
+from modelflex.search.sensitivity import Chosen, believe, predicted_divergences
 from modelflex.testing.generators import random_model, random_sequences
 
 FLOOR = 1e-4
+
+
+def chosen(*options: int, crowding: float = 0.0) -> Chosen:
+    return Chosen(np.array(options), np.full(len(options), crowding))
 
 
 def test_measurements_alone_teach_weights_and_what_choices_share() -> None:
@@ -34,8 +38,9 @@ def test_measurements_alone_teach_weights_and_what_choices_share() -> None:
     before = worst((2, 5))
     for name in truth:
         for option in (0, 1, 3, 4):
-            chosen = np.array([belief.position(name, option)])
-            belief.observe(chosen, FLOOR + float(truth[name][option]))
+            belief.observe(
+                chosen(belief.position(name, option)), FLOOR + float(truth[name][option])
+            )
     assert worst((0, 1, 3, 4)) < 0.15
     assert worst((2, 5)) < 0.5 < before
 
@@ -46,20 +51,33 @@ def test_sums_of_measured_parts_are_predicted_and_their_excess_is_learnt() -> No
     belief = believe(expected, parts, FLOOR)
     for name in expected:
         for option in range(2):
-            belief.observe(np.array([belief.position(name, option)]), 0.01 * (1 + option))
-    first = np.array([belief.position(name, 0) for name in expected])
-    second = np.array([belief.position(name, 1) for name in expected])
+            belief.observe(chosen(belief.position(name, option)), 0.01 * (1 + option))
+    first = chosen(*(belief.position(name, 0) for name in expected))
+    second = chosen(*(belief.position(name, 1) for name in expected))
     assert belief.predict(first) == pytest.approx(0.03, rel=0.15)
     for _ in range(3):
         belief.observe(first, 0.06)  # the errors of the three weights do not add: twice the sum
     assert belief.predict(second) > 0.09
-    assert belief.predict(np.array([belief.position("a", 0)])) == pytest.approx(0.01, rel=0.25)
+    assert belief.predict(chosen(belief.position("a", 0))) == pytest.approx(0.01, rel=0.25)
+
+
+def test_losses_grow_where_units_are_gone() -> None:
+    """By a power of units / kept units that measurements teach: 2 here, expected to be 1."""
+    belief = believe({"a": np.array([0.01, 0.02])}, {"a": [("x",), ("y",)]}, 1e-7)
+    belief.observe(chosen(0), 0.01)
+    assert belief.predict(chosen(0, crowding=np.log(2))) == pytest.approx(0.02, rel=0.02)
+    for _ in range(3):
+        belief.observe(chosen(0, crowding=np.log(2)), 0.04)
+    assert belief.predict(chosen(1, crowding=np.log(3))) == pytest.approx(0.18, rel=0.3)
+    assert belief.losses("a", np.log(3))[1] == pytest.approx(
+        belief.predict(chosen(1, crowding=np.log(3))), rel=1e-3
+    )
 
 
 def test_being_sure_follows_from_measuring() -> None:
     belief = believe({"a": np.array([0.01, 0.02])}, {"a": [("x",), ("y",)]}, FLOOR)
     before = belief.spread.copy()
-    belief.observe(np.array([0]), 0.05)
+    belief.observe(chosen(0), 0.05)
     assert belief.spread[0] < 0.2 < belief.spread[1] < before[1]
 
 
