@@ -269,6 +269,7 @@ class Hand:
             "weight_bytes": stored,
             "state_bytes": state,
             "weight_fetch_bytes_per_step": step.fetched + once.fetched / steps,
+            "macs_per_step": self.batch * sum(r.macs * r.active * r.runs_per_step for r in rows),
             "dram_bytes_per_step": step.dram,
             "bandwidth_bytes_per_s": step.dram / step.busy,
             "coverage": 1.0,

@@ -151,6 +151,7 @@ def by_hand(rows: list[ProductRow]) -> dict[str, float]:
         "weight_bytes": sum(r.stored_bytes for r in rows),
         "state_bytes": sum(r.state_bytes for r in rows),
         "weight_fetch_bytes_per_step": fetched,
+        "macs_per_step": sum(r.macs * r.active * r.runs_per_step for r in rows),
         "dram_bytes_per_step": dram_bytes,
         "bandwidth_bytes_per_s": dram_bytes / compute_step_s,
         "coverage": 1.0,

@@ -143,6 +143,7 @@ def by_hand(platform: Systolic, rows: list[dict[str, float]], fit: bool) -> dict
         "weight_bytes": stored,
         "state_bytes": state,
         "weight_fetch_bytes_per_step": fetched,
+        "macs_per_step": sum(r["macs"] * r["active"] * r["runs_per_step"] for r in rows),
         "dram_bytes_per_step": step["bytes"],
         "bandwidth_bytes_per_s": step["bytes"] / step["s"],
         "coverage": 1.0,
