@@ -252,10 +252,10 @@ def _circulant(facts: _Facts) -> Found:
     blocks = [b for b in BLOCKS if all(n % b == 0 for shape in shapes for n in shape)]
     if not shapes:
         return None
-    if not blocks:
-        return "circulant", "no block divides all weights that read hidden units"
     if facts.narrow > NARROW:
         return "circulant", "the states use too many directions for shared numbers"
+    if not blocks:
+        return "circulant", "no block divides all weights that read hidden units"
     block = blocks[min(1, len(blocks) - 1)]
     return Suggestion(
         "structure",
