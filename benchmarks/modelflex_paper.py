@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from _common import figure, write_result
 
-from modelflex.core.layout import geometry
+from modelflex.core.layout import circulant_geometry
 from modelflex.core.products import STATE_BYTES, ProductRow, ProductTable, make_table
 from modelflex.platforms.systolic import Systolic
 
@@ -57,7 +57,7 @@ def solution(bits: int, block: int, density: float) -> ProductRow:
     """The gate product under one of the 36 solutions."""
     out, inputs = 4 * HIDDEN, INPUTS + HIDDEN
     layout = "dense" if block == 1 else "circulant"
-    geo = geometry(layout, out, inputs, block)
+    geo = circulant_geometry(out, inputs, block)
     active = math.ceil(inputs * density) / inputs
     state = out * STATE_BYTES["acc"] + inputs * STATE_BYTES["code"] if density < 1 else 0
     return ProductRow(

@@ -96,13 +96,8 @@ def test_data_of_another_width_are_refused() -> None:
 
 def wide(bits: int, columns: int) -> Matrix:
     codes = np.full((2, columns), 2 ** (bits - 1) - 1, np.int32)
-    return Matrix(
-        (Part(codes, bits, Scale.nearest(1e-4), 2),),
-        None,
-        (Link(16, Scale.nearest(1e-3)),),
-        1,
-        "dense",
-    )
+    part = Part(codes, bits, Scale.nearest(1e-4), 2)
+    return Matrix(part, None, Link(16, Scale.nearest(1e-3)), 1, "dense", columns)
 
 
 def test_sums_that_could_overflow_are_refused() -> None:

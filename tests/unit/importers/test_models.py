@@ -123,21 +123,17 @@ def test_a_small_file_that_means_a_huge_matrix_is_refused(tmp_path: Path) -> Non
     """One circulant block of 10⁶ rows is 10⁶ codes, but 10¹² numbers when it is written out."""
     b = 10**6
     dense = {"name": "wide", "kind": "dense", "inputs": b, "units": b}
-    part = {"shape": [1, 1, b], "bits": 4, "odd": False, "rows_per_scale": 1}
-    entry = {
-        "numeric": "integer",
-        "layout": "circulant",
-        "parts": [part],
-        "bias": None,
-        "links": [{"bits": 8, "mantissa": 1, "exponent": 7, "activity": None}],
-    }
+    part = {"shape": [1, 1, b], "bits": 4, "grid": "symmetric", "rows_per_scale": 1}
+    link = {"bits": 8, "mantissa": 1, "exponent": 7, "activity": None}
+    product = {"layout": "circulant", "inputs": b, "part": part, "link": link}
+    entry = {"numeric": "integer", "form": 0, "products": [product], "bias": None}
     tensors = {
         "wide.w/0.codes": np.zeros(b // 2, np.uint8),
         "wide.w/0.mantissa": np.ones(1, np.int16),
         "wide.w/0.exponent": np.zeros(1, np.int8),
     }
     description = {**DESCRIPTION, "layers": [dense], "weights": {"wide.w": entry}}
-    with pytest.raises(UserError, match=r"'wide\.w' is 1000000×1000000; expected at most"):
+    with pytest.raises(UserError, match=r"'wide\.w' has a matrix of 1000000×1000000; expected"):
         load_model(write(tmp_path, description, tensors))
 
 
