@@ -54,7 +54,8 @@ from _rules import (
 from _seeds import EXAMPLE, SEEDS, Seed, Table, example_config, interval, load_seed, make_table
 from _speed import speed
 
-from modelflex.compress import choices, replayed_density
+from modelflex.compress.choices import choices
+from modelflex.compress.links import make_link, replayed_density
 from modelflex.core.fixed import Array
 from modelflex.core.recipe import Recipe
 from modelflex.search.space import SpaceRecipe
@@ -161,11 +162,13 @@ def density_spread(seeds: list[Seed], table: Table) -> list[Row]:
             for name, choice in choices(model, table.recipes[index]).items():
                 if choice.activity is None:
                     continue
-                shape = model.weights[name].shape
-                block = choice.structure.geometries(*shape)[0][1].block
+                weight, site = model.weights[name], stats.sites[name]
+                plan = choice.structure.plan(*weight.shape)[0]
+                block = plan.geometry.block
                 key = (name, f"{choice.activity} {choice.activation} {block}")
                 if key not in expected:
-                    expected[key] = replayed_density(choice, shape, stats.sites[name]).units[0]
+                    link = make_link(choice, site, weight.dense(), block)
+                    expected[key] = replayed_density(plan, link, site).units[0]
                 measured = evaluations[index].weights[name]["fetch_density"]
                 found.setdefault(name, []).append(measured / expected[key])
     return [
