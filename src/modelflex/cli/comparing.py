@@ -52,7 +52,7 @@ def compare(
     The same command continues a comparison that was interrupted.
     """
     pipeline.say_if_slow(err.print)
-    with progress_bar() as tell:
+    with progress_bar(best=False) as tell:
         found = pipeline.compare(
             model,
             data,

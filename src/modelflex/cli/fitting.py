@@ -26,8 +26,8 @@ NOTHING_FEASIBLE = 3
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[Progress], None]]:
-    """A bar with ETA and the best so far, on stderr; it appears when the evaluation begins."""
+def progress_bar(best: bool = True) -> Iterator[Callable[[Progress], None]]:
+    """A bar with ETA and perhaps the best so far, on stderr; it appears when the evaluation begins."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
@@ -45,10 +45,10 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
         def tell(progress: Progress) -> None:
             if not bar.live.is_started:
                 shown.enter_context(bar)
-            best = "no recipe within all limits yet"
-            if progress.best is not None:
-                best = f"best {progress.best[0]:.5g}, divergence {progress.best[1]:.3g}"
-            bar.update(task, completed=progress.done, total=progress.total, best=best)
+            text = "no recipe within all limits yet" if best else ""
+            if best and progress.best is not None:
+                text = f"best {progress.best[0]:.5g}, divergence {progress.best[1]:.3g}"
+            bar.update(task, completed=progress.done, total=progress.total, best=text)
 
         yield tell
 

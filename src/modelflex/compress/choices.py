@@ -139,6 +139,18 @@ def removals(model: Model, recipe: Recipe) -> dict[str, Removal]:
     return found
 
 
+def may_lose_units(model: Model, layer: str) -> bool:
+    """Whether some units of a layer can be removed."""
+    for own, after in zip(model.layers, (*model.layers[1:], None), strict=True):
+        if own.name == layer:
+            try:
+                _check_removal(own, after, 1)
+            except UserError:
+                return False
+            return own.units > 1
+    raise KeyError(layer)
+
+
 def _check_removal(layer: Layer, after: Layer | None, units: int) -> None:
     if not isinstance(layer.plugin, Cell) or after is None:
         raise UserError(

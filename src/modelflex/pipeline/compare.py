@@ -36,6 +36,7 @@ from modelflex.search.comparison import (
     break_even,
     compared,
     fronts,
+    is_coarse,
 )
 from modelflex.search.limits import Objective
 from modelflex.search.problem import run_network, score_network
@@ -45,6 +46,10 @@ from modelflex.search.study import Qualities, Step
 from modelflex.search.workers import Workers
 
 VALIDATION_SHARE = 1 / 3
+_FEW = (
+    "one of {:,} validation items decides a verdict on accuracy: the best of every family also keep "
+    "1 − divergence as large as the relative performance of an efficient recipe"
+)
 REPORT, TABLE = "comparison.html", "comparison.json"
 
 
@@ -146,7 +151,9 @@ def _compare(setting: Setting, file: Path, workers: int, tell: Tell) -> Comparis
             trials = setting.driver.trials(problem.seed, versions())
             baseline = setting.baseline
             rows = compared(trials, baseline.validation, baseline.cost)
-            best = best_of_families(rows)
+            items = problem.original.shape[0]
+            coarse = is_coarse(baseline.validation.get("metric"), items)
+            best = best_of_families(rows, coarse)
             steps = {
                 family: _steps(setting, store, trials[number], pool)
                 for family, number in best.items()
@@ -167,12 +174,14 @@ def _compare(setting: Setting, file: Path, workers: int, tell: Tell) -> Comparis
         cost=baseline.cost,
         rows=rows,
         fronts=fronts(rows),
+        coarse=coarse,
         best=best,
+        best_naive=best_of_families([row for row in rows if not row.data_aware], coarse),
         break_even=break_even(trials, shapes),
         steps=steps,
         test=scored,
         provenance={**provenance(setting), "seconds": seconds},
-        notes=setting.notes,
+        notes=(*setting.notes, *([_FEW.format(items)] if coarse else [])),
     )
 
 

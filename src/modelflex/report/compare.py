@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from pathlib import Path
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from modelflex.core.cost import COST_UNITS
 from modelflex.core.files import replacing
 from modelflex.report.cells import Cell, Table, assumptions, number
+from modelflex.report.compare_plot import costs_figure
 from modelflex.report.page import render_page
-from modelflex.report.style import AWARE, NAIVE, axis, layout
 from modelflex.report.tables import step_table
 from modelflex.report.terminal import rich_table
-from modelflex.report.text import metric_name, show_factor, show_metric
-from modelflex.search.comparison import COSTS, EFFICIENT, Compared, Comparison
+from modelflex.report.text import DASH, metric_name, show_factor, show_metric
+from modelflex.search.comparison import COSTS, EFFICIENT, NEAR, Compared, Comparison
 from modelflex.units import show_quantity
 
-_TITLES = {
-    "weight_bytes": "Weights stored [B]",
-    "weight_fetch_bytes_per_step": "Weights fetched a step [B]",
-    "macs_per_step": "Multiply-accumulates a step",
-}
-_STYLES = {"superior": "good", "efficient": "good", "degraded": "bad"}
-_SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "triangle-down", "star",
-            "hexagon", "pentagon")  # fmt: skip
-FLOOR = 1e-6
-"""Divergences below are drawn here: the axis is logarithmic."""
+_VERDICTS = {"superior": "good", "efficient": "good", "degraded": "bad"}
 
 
 def write_comparison(found: Comparison, path: Path) -> None:
@@ -42,7 +33,7 @@ def render_comparison(found: Comparison) -> str:
     """The page as text, about 5 MB."""
     return render_page(
         "compare.html.j2",
-        {"costs": _costs_figure(found)},
+        {"costs": costs_figure(found)},
         name=found.name,
         kicker="ModelFlex comparison of methods",
         verdict=_verdict(found),
@@ -51,16 +42,16 @@ def render_comparison(found: Comparison) -> str:
         tiles=_tiles(found),
         notes=found.notes,
         best=best_table(found),
-        rows=_rows_table(found, found.rows),
+        rows=_rows_table(found),
         break_even=_break_even_table(found),
         steps={
-            f"{family} — {_row(found, found.best[family]).label}": step_table(
-                steps, divergence_name(found)
-            )
-            for family, steps in found.steps.items()
+            _named(row): step_table(found.steps[row.family], _divergence(found))
+            for row in _best(found)
+            if row.family in found.steps
         },
         provenance=assumptions(found.provenance, "Of this run"),
-        efficient=100 * EFFICIENT,
+        efficient=f"{100 * EFFICIENT:g}",
+        near=f"{100 * NEAR:g}",
         task=found.task != "none",
         tested=bool(found.test),
     )
@@ -68,86 +59,143 @@ def render_comparison(found: Comparison) -> str:
 
 def comparison_text(found: Comparison) -> RenderableType:
     """The best of every family and the verdict, for a terminal."""
-    parts: list[RenderableType] = [
-        Text(_verdict(found), style="bold"),
-        rich_table(best_table(found)),
-    ]
+    parts: list[RenderableType] = [Text(_verdict(found), style="bold"), Text()]
+    if found.best:
+        parts += [rich_table(_short_table(found)), Text()]
     parts += [Text(f"Note: {note}") for note in found.notes]
     return Group(*parts)
 
 
-def divergence_name(found: Comparison) -> str:
-    """What the divergence of this comparison is called."""
-    row = found.rows[0] if found.rows else None
-    return "divergence" if row is None else metric_name(found.divergence)
+def _divergence(found: Comparison) -> str:
+    name = metric_name(found.divergence)
+    return name[0].upper() + name[1:]
 
 
 def _row(found: Comparison, number: int) -> Compared:
     return next(row for row in found.rows if row.number == number)
 
 
+def _best(found: Comparison) -> list[Compared]:
+    """The best of the families, the fewest bytes fetched first."""
+    rows = [_row(found, number) for number in found.best.values()]
+    return sorted(rows, key=lambda row: (row.weight_fetch_bytes_per_step, row.number))
+
+
 def _verdict(found: Comparison) -> str:
     if not found.best:
         return f"No method keeps {100 * EFFICIENT:g} % of the performance."
-    row = min(
-        (_row(found, n) for n in found.best.values()),
-        key=lambda r: r.weight_fetch_bytes_per_step,
-    )
+    row = _best(found)[0]
     return (
-        f"At {100 * EFFICIENT:g} % or more of the performance, {row.family} ({row.label}) fetches "
-        f"the least: {show_factor(row.fetch_saving)} fewer weight bytes a step, "
-        f"{show_factor(row.memory_saving)} smaller."
+        f"At {100 * EFFICIENT:g} % or more of the performance, {_named(row)} fetches the least: "
+        f"{show_factor(row.fetch_saving)} fewer weight bytes a step, {show_factor(row.memory_saving)} "
+        "smaller."
     )
+
+
+def _named(row: Compared) -> str:
+    return f"{row.family} ({row.label})"
 
 
 def _tiles(found: Comparison) -> list[tuple[str, str]]:
-    counts = {v: sum(row.verdict == v for row in found.rows) for v in _STYLES}
+    counts = {v: sum(row.verdict == v for row in found.rows) for v in _VERDICTS}
     tiles = [(f"{len(found.rows):,}", "recipes evaluated")]
-    return tiles + [(f"{count:,}", verdict) for verdict, count in counts.items()]
+    return tiles + [(f"{count:,}", text) for text, count in counts.items()]
+
+
+# --- tables --------------------------------------------------------------------------------------
+def _relative(row: Compared) -> str:
+    relative = row.relative_performance
+    return f"{100 * relative:.2f} %" if math.isfinite(relative) else DASH
+
+
+def _saved(row: Compared) -> tuple[float, ...]:
+    """In the order of `COSTS`."""
+    return row.memory_saving, row.fetch_saving, row.compute_saving
+
+
+def _judged(row: Compared) -> Cell:
+    return Cell(row.verdict, style=_VERDICTS[row.verdict])
+
+
+def _short_table(found: Comparison) -> Table:
+    """The best of the families in as few columns as tell them apart."""
+    measure = metric_name(found.metric).capitalize() if found.metric else _divergence(found)
+    tested = bool(found.test) and bool(found.metric)
+    columns = ["Best of family", measure, *(["Test"] if tested else [])]
+    columns += ["Stored", "Fetched", "MACs", "Verdict"]
+    rows = []
+    for row in _best(found):
+        value = row.divergence if row.metric is None else row.metric
+        cells = [Cell(row.family, row.label), Cell(show_metric(found.metric, value))]
+        cells += [_tested(found, str(row.number))] if tested else []
+        cells += [Cell(show_factor(factor)) for factor in _saved(row)]
+        rows.append((*cells, Cell(row.verdict, _relative(row), style=_VERDICTS[row.verdict])))
+    return Table(tuple(columns), tuple(rows), frozenset(range(1, len(columns) - 1)))
+
+
+def _tested(found: Comparison, which: str) -> Cell:
+    score = found.test.get(which, {}).get("metric")
+    value = None if score is None else score.value
+    return number(show_metric(found.metric, value), value)
 
 
 def _figures(found: Comparison, row: Compared) -> list[Cell]:
     cells = [number(f"{row.divergence:.3g}", row.divergence)]
     if row.metric is not None:
         cells.append(number(show_metric(found.metric, row.metric), row.metric))
-    cells.append(number(f"{100 * row.relative_performance:.2f} %", row.relative_performance))
-    for name, saving in zip(
-        COSTS, (row.memory_saving, row.fetch_saving, row.compute_saving), strict=True
-    ):
+    cells.append(number(_relative(row), row.relative_performance))
+    for name, saving in zip(COSTS, _saved(row), strict=True):
         value = getattr(row, name)
-        unit = "" if name == "macs_per_step" else "B"
-        cells.append(number(show_quantity(value, unit), value, show_factor(saving)))
-    cells.append(Cell(row.verdict, style=_STYLES[row.verdict]))
-    return cells
+        cells.append(number(show_quantity(value, COST_UNITS[name]), value, show_factor(saving)))
+    return [*cells, _judged(row)]
 
 
 def _columns(found: Comparison) -> list[str]:
     task = [metric_name(found.metric).capitalize()] if found.metric else []
-    relative = "Relative performance"
     costs = ["Stored", "Fetched a step", "MACs a step"]
-    return [divergence_name(found).capitalize(), *task, relative, *costs, "Verdict"]
+    return [_divergence(found), *task, "Relative performance", *costs, "Verdict"]
 
 
 def best_table(found: Comparison) -> Table:
-    """A row a family: what fetches least while it is not degraded, with its score on test data."""
-    columns = ["Family", "Recipe", *_columns(found)]
+    """The uncompressed network and the best of every family, with what naive methods reach in it and
+    scores on test data.
+    """
+    columns = ["Family", "Recipe", *_columns(found), "Fetched, best naive"]
     tested = bool(found.test) and bool(found.metric)
-    if tested:
-        base = found.test["baseline"]["metric"].value
-        columns.append(f"Test (uncompressed {show_metric(found.metric, base)})")
+    columns += [f"Test {metric_name(found.metric)}"] if tested else []
     rows = []
-    for family, which in found.best.items():
-        row = _row(found, which)
-        cells = [Cell(family), Cell(row.label), *_figures(found, row)]
-        if tested:
-            score = found.test.get(str(which), {}).get("metric")
-            value = None if score is None else score.value
-            cells.append(number(show_metric(found.metric, value), value))
+    for row in _best(found):
+        naive = found.best_naive.get(row.family)
+        fetched = None if naive is None else _row(found, naive)
+        cells = [Cell(row.family), Cell(row.label), *_figures(found, row)]
+        cells.append(
+            Cell("all degraded", style="missing") if fetched is None else _fetched(fetched)
+        )
+        cells += [_tested(found, str(row.number))] if tested else []
         rows.append(tuple(cells))
-    return Table(tuple(columns), tuple(rows), frozenset(range(2, len(columns))))
+    numeric = frozenset(range(2, len(columns))) - {columns.index("Verdict")}
+    return Table(tuple(columns), (_uncompressed(found, tested), *rows), numeric)
 
 
-def _rows_table(found: Comparison, rows: Sequence[Compared]) -> Table:
+def _fetched(row: Compared) -> Cell:
+    value = row.weight_fetch_bytes_per_step
+    return number(show_quantity(value, "B"), value, show_factor(row.fetch_saving))
+
+
+def _uncompressed(found: Comparison, tested: bool) -> tuple[Cell, ...]:
+    cells = [Cell("uncompressed"), Cell("float32"), number("0", 0.0)]
+    if found.metric:
+        value = found.baseline["metric"].value
+        cells.append(number(show_metric(found.metric, value), value))
+    cells.append(number("100 %", 1.0))
+    for name in COSTS:
+        value = getattr(found.cost, name)
+        cells.append(number(show_quantity(value, COST_UNITS[name]), value))
+    cells += [Cell(""), number(DASH, None)]
+    return (*cells, *([_tested(found, "baseline")] if tested else []))
+
+
+def _rows_table(found: Comparison) -> Table:
     columns = ("#", "Family", "Recipe", "Data", *_columns(found))
     made = tuple(
         (
@@ -157,7 +205,7 @@ def _rows_table(found: Comparison, rows: Sequence[Compared]) -> Table:
             Cell("fitted" if row.data_aware else "none"),
             *_figures(found, row),
         )
-        for row in rows
+        for row in found.rows
     )
     return Table(columns, made, frozenset({0, *range(4, len(columns) - 1)}))
 
@@ -165,6 +213,7 @@ def _rows_table(found: Comparison, rows: Sequence[Compared]) -> Table:
 def _break_even_table(found: Comparison) -> Table:
     rows = tuple(
         (
+            Cell(row.family),
             Cell(row.label),
             Cell(row.site),
             Cell(row.layout),
@@ -179,68 +228,5 @@ def _break_even_table(found: Comparison) -> Table:
         )
         for row in found.break_even
     )
-    columns = ("Recipe", "Product", "Layout", "Density", "Breaks even at", "Storage")
-    return Table(columns, rows, frozenset({3, 4}))
-
-
-def _costs_figure(found: Comparison) -> dict[str, Any]:
-    """Divergence against each cost; a colour for whether data are used, a symbol for a kind."""
-    figure: dict[str, Any] = {"data": [], "layout": layout(520)}
-    kinds = list(dict.fromkeys(row.family.partition(":")[0] for row in found.rows))
-    gap = 0.07
-    width = (1 - gap * (len(COSTS) - 1)) / len(COSTS)
-    for c, cost in enumerate(COSTS):
-        key = str(c + 1) if c else ""
-        place = {"xaxis": f"x{key}", "yaxis": f"y{key}", "showlegend": c == 0}
-        for aware, colour in ((False, NAIVE), (True, AWARE)):
-            for kind, symbol in zip(kinds, _SYMBOLS * len(kinds), strict=False):
-                own = [
-                    row
-                    for row in found.rows
-                    if row.data_aware == aware and row.family.partition(":")[0] == kind
-                ]
-                figure["data"] += _scatter(own, cost, kind, colour, symbol, aware, place)
-        for name, colour in (("naive", NAIVE), ("data-aware", AWARE)):
-            front = [_row(found, n) for n in found.fronts[cost][name]]
-            figure["data"].append({
-                "type": "scatter",
-                "mode": "lines",
-                "name": f"front, {name}",
-                "x": [getattr(row, cost) for row in front],
-                "y": [max(row.divergence, FLOOR) for row in front],
-                "line": {"color": colour, "width": 1.5, "shape": "hv"},
-                "hoverinfo": "skip",
-                **place,
-            })  # fmt: skip
-        left = c * (width + gap)
-        figure["layout"][f"xaxis{key}"] = axis(
-            _TITLES[cost], True, domain=[left, left + width], anchor=f"y{key}", dtick=1
-        )
-        title = divergence_name(found) if c == 0 else ""
-        figure["layout"][f"yaxis{key}"] = axis(title, True, anchor=f"x{key}", dtick=1)
-    figure["layout"]["legend"] = {"orientation": "h", "x": 0, "y": 1.04, "yanchor": "bottom"}
-    return figure
-
-
-def _scatter(
-    rows: Sequence[Compared],
-    cost: str,
-    kind: str,
-    colour: str,
-    symbol: str,
-    aware: bool,
-    place: dict[str, Any],
-) -> list[dict[str, Any]]:
-    if not rows:
-        return []
-    return [{
-        "type": "scatter",
-        "mode": "markers",
-        "name": f"{kind}, {'data-aware' if aware else 'naive'}",
-        "x": [getattr(row, cost) for row in rows],
-        "y": [max(row.divergence, FLOOR) for row in rows],
-        "text": [f"{row.family}<br>{row.label}<br>{row.verdict}" for row in rows],
-        "hoverinfo": "text",
-        "marker": {"color": colour, "symbol": symbol, "size": 6, "opacity": 0.75},
-        **place,
-    }]  # fmt: skip
+    columns = ("Family", "Recipe", "Product", "Layout", "Density", "Breaks even at", "Storage")
+    return Table(columns, rows, frozenset({4, 5}))

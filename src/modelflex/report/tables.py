@@ -188,28 +188,34 @@ def steps(study: Study) -> Table:
     return step_table(study.steps, metric_name(divergence_metric(study)))
 
 
+_STEP_COLUMNS = (
+    ("Fetched a step", "fetch_bytes_per_step", "B"),
+    ("Stored", "weight_bytes", "B"),
+    ("MACs a step", "macs_per_step", ""),
+    ("Latency a step", "latency_per_step_s", "s"),
+    ("Energy a step", "energy_per_step_j", "J"),
+)
+
+
 def step_table(steps: Sequence[Step], divergence: str) -> Table:
-    """A row a step, from the uncompressed network on; factors are against the step before.
+    """A row a step, from the uncompressed network on; factors are against the step before. What is
+    not known of any step is left out.
 
     Args:
         divergence: what it is called.
     """
-    columns = ("Step", "Fetched a step", "Stored", "Latency a step", "Energy a step", divergence)
+    known = [c for c in _STEP_COLUMNS if any(getattr(s, c[1]) is not None for s in steps)]
     rows = []
     for before, step in zip((None, *steps), steps, strict=False):
         cells = [Cell(step.label)]
-        for name, unit in (
-            ("fetch_bytes_per_step", "B"),
-            ("weight_bytes", "B"),
-            ("latency_per_step_s", "s"),
-            ("energy_per_step_j", "J"),
-        ):
+        for _, name, unit in known:
             value = getattr(step, name)
             factor = None if before is None else ratio(getattr(before, name), value)
             cells.append(number(show_quantity(value, unit), value, show_step(factor)))
         cells.append(number(f"{step.divergence:.3g}", step.divergence))
         rows.append(tuple(cells))
-    return Table(columns, tuple(rows), frozenset(range(1, 6)))
+    columns = ("Step", *(title for title, _, _ in known), divergence)
+    return Table(columns, tuple(rows), frozenset(range(1, len(columns))))
 
 
 def violations(study: Study) -> Table:

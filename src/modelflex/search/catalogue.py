@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
-from modelflex.core.extension import Cell, Format, Structure
+from modelflex.compress.choices import may_lose_units
+from modelflex.core.extension import Format, Structure
 from modelflex.core.model import Model
 from modelflex.core.recipe import Activation, Choice, LayerRule, Recipe, Rule
 from modelflex.core.tracer import Activity
-from modelflex.errors import UserError
 from modelflex.registry import ACTIVITIES, FORMATS, NONLINEARITIES, REMOVALS, STRUCTURES
+from modelflex.search.advise import Reads, what_is_read
+from modelflex.search.ranges import configurations, fits, one_at_a_time
 from modelflex.search.space import SpaceRecipe
 
 FEW_INPUTS = 32
@@ -20,6 +23,9 @@ FEW_INPUTS = 32
 SHARES = (0.125, 0.1875, 0.25, 0.375, 0.5, 0.75)
 """Shares of a layer's units that stay."""
 WHOLE = Activation(8, "max")
+
+Made = tuple[str, tuple[str, str], Recipe]
+"""Family, labels of the recipe and of its naive twin, recipe."""
 
 
 @dataclass(frozen=True)
@@ -34,120 +40,136 @@ class Catalogue:
     rounds: int = 2
 
     def recipes(self) -> list[SpaceRecipe]:
-        """Every method by itself beside 8-bit activations, then hybrids; each recipe once."""
-        made = itertools.chain(
-            self._formats(),
-            self._structures(),
-            self._activities(),
-            self._removals(),
-            self._nonlinearities(),
-            self._hybrids(),
+        """Every method by itself beside 8-bit activations, then hybrids, then the naive twins of all;
+        each recipe once.
+        """
+        made = list(
+            itertools.chain(
+                self._formats(),
+                self._structures(),
+                self._activities(),
+                self._removals(),
+                self._nonlinearities(),
+                self._hybrids(),
+            )
         )
         found: dict[str, SpaceRecipe] = {}
-        for family, label, recipe in made:
-            named = Recipe(recipe.rules, recipe.recalibrate, label, recipe.layers)
-            found.setdefault(recipe.key, SpaceRecipe(named, family))
+        for family, (label, _), recipe in made:
+            found.setdefault(recipe.key, SpaceRecipe(replace(recipe, label=label), family))
+        for family, (_, label), recipe in made:
+            twin = replace(recipe.naive, label=f"{label}, naive")
+            found.setdefault(twin.key, SpaceRecipe(twin, family))
         return list(found.values())
 
     # --- one method at a time --------------------------------------------------------------------
-    def _formats(self) -> Iterator[tuple[str, str, Recipe]]:
+    def _formats(self) -> Iterator[Made]:
         for name, kind in FORMATS.items():
             for config in configurations(kind):
-                fitted = self._dense(config)
-                yield f"format: {name}", short(name, config), self._recipe(fitted)
+                yield f"format: {name}", labels(config), self._recipe(self._dense(config))
 
-    def _structures(self) -> Iterator[tuple[str, str, Recipe]]:
-        encode = uniform(4)
+    def _structures(self) -> Iterator[Made]:
         for name, kind in STRUCTURES.items():
-            if name == "dense":
-                continue
-            for config in configurations(kind):
-                held = [w for w in self._wide() if takes(config, self._shape(w))]
-                if held:
-                    chosen = self._dense(encode) | {
-                        w: Choice(config, encode, WHOLE, None) for w in held
-                    }
-                    text = f"{short(name, config)} 4 bits"
-                    yield f"structure: {name}", text, self._recipe(chosen)
+            for config in _but_naive(configurations(kind)):
+                chosen = self._structured(config, 4)
+                if chosen is not None and name != "dense":
+                    yield f"structure: {name}", labels(config, "4 bits"), self._recipe(chosen)
 
-    def _activities(self) -> Iterator[tuple[str, str, Recipe]]:
+    def _activities(self) -> Iterator[Made]:
         for name, kind in ACTIVITIES.items():
-            for config in one_at_a_time(kind):
-                chosen = self._dense(uniform(8), self._moving(config))
-                yield f"activity: {name}", f"{short(name, config)} 8 bits", self._recipe(chosen)
+            for config in map(_in_deviations, one_at_a_time(kind)):
+                chosen = self._dense(uniform(8), config)
+                yield f"activity: {name}", labels(config, "8 bits"), self._recipe(chosen)
 
-    def _removals(self) -> Iterator[tuple[str, str, Recipe]]:
+    def _removals(self) -> Iterator[Made]:
         for name, kind in REMOVALS.items():
             for share in SHARES:
                 layers = self._removed(kind, share)
                 if layers:
-                    recipe = self._recipe(self._dense(uniform(8)), layers)
-                    yield f"removal: {name}", f"{name} keeps {100 * share:g} % of units", recipe
+                    text = f"{100 * share:g} % of units, 8 bits"
+                    yield (
+                        f"removal: {name}",
+                        (text, text),
+                        self._recipe(self._dense(uniform(8)), layers),
+                    )
 
-    def _nonlinearities(self) -> Iterator[tuple[str, str, Recipe]]:
+    def _nonlinearities(self) -> Iterator[Made]:
         for name, kind in NONLINEARITIES.items():
             for config in configurations(kind):
                 layers = (LayerRule("*", nonlinearity=config),)
                 recipe = self._recipe(self._dense(uniform(8)), layers)
-                yield f"nonlinearity: {name}", short(name, config), recipe
+                yield f"nonlinearity: {name}", labels(config, "8 bits"), recipe
 
     # --- several at once -------------------------------------------------------------------------
-    def _hybrids(self) -> Iterator[tuple[str, str, Recipe]]:
+    def _hybrids(self) -> Iterator[Made]:
         """Removal or a structure, few bits, and delta."""
         delta = ACTIVITIES.get("delta")
-        moving = [None] + [
+        moving = [
             delta(threshold=t, unit="std", granularity="block", overshoot=0.5)
             for t in (0.2, 0.4, 0.6)
         ]
-        for bits, activity in itertools.product((2, 4), moving):
-            text = f"{bits} bits" + ("" if activity is None else f", Δ {activity.threshold:g} σ")
-            for share in (1.0, *SHARES):
-                layers = self._removed(REMOVALS.get("obs"), share) if share < 1 else ()
-                if layers or share == 1.0:
-                    held = self._dense(uniform(bits), self._moving(activity))
-                    label = text if share == 1 else f"{100 * share:g} % of units, {text}"
-                    yield "hybrid: units", label, self._recipe(held, layers)
+        for bits, activity in itertools.product((2, 4), (None, *moving)):
+            rest = f"{bits} bits" + ("" if activity is None else f", Δ {activity.threshold:g} σ")
+            if activity is not None:
+                yield (
+                    "hybrid: dense",
+                    (rest, rest),
+                    self._recipe(self._dense(uniform(bits), activity)),
+                )
+            for share in SHARES:
+                layers = self._removed(REMOVALS.get("obs"), share)
+                if layers:
+                    text = f"{100 * share:g} % of units, {rest}"
+                    held = self._dense(uniform(bits), activity)
+                    yield "hybrid: units", (text, text), self._recipe(held, layers)
             for name, structure in _hybrid_structures():
-                wide = [w for w in self._wide() if takes(structure, self._shape(w))]
-                if wide:
-                    held = self._dense(uniform(bits), self._moving(activity))
-                    held |= {
-                        w: Choice(structure, uniform(bits), WHOLE, held[w].activity) for w in wide
-                    }
-                    label = f"{short(name, structure)} {text}"
-                    yield f"hybrid: {name}", label, self._recipe(held)
+                chosen = self._structured(structure, bits, activity)
+                if chosen is not None:
+                    yield f"hybrid: {name}", labels(structure, rest), self._recipe(chosen)
 
     # --- parts -----------------------------------------------------------------------------------
-    def _shape(self, weight: str) -> tuple[int, int]:
-        return self.model.weights[weight].shape
+    @cached_property
+    def _reads(self) -> Reads:
+        return what_is_read(self.model)
 
-    def _wide(self) -> list[str]:
-        """Weights in which a structure may pay."""
-        return [n for n in self.model.weights if self._shape(n)[1] >= FEW_INPUTS]
+    @cached_property
+    def _once(self) -> frozenset[str]:
+        """Layers that run once a sequence."""
+        return frozenset(layer.name for layer in self.model.layers if layer.reads == "last")
 
-    def _moving(self, activity: Activity | None) -> Mapping[str, Activity | None]:
-        """The activity for the weights that run at every step."""
-        once = {layer.name for layer in self.model.layers if layer.reads == "last"}
-        return {
-            name: None if name.rsplit(".", 1)[0] in once else activity
-            for name in self.model.weights
-        }
-
-    def _dense(
-        self, encode: Format, activity: Mapping[str, Activity | None] | None = None
-    ) -> dict[str, Choice]:
+    def _dense(self, encode: Format, activity: Activity | None = None) -> dict[str, Choice]:
+        """Dense weights; those that run at every step, but not on symbols, under an activity."""
         dense = STRUCTURES.get("dense")(fit="least_squares")
-        held = activity or {}
-        return {n: Choice(dense, encode, WHOLE, held.get(n)) for n in self.model.weights}
+        chosen = {}
+        for name in self.model.weights:
+            still = name.rsplit(".", 1)[0] in self._once or name in self._reads.symbols
+            chosen[name] = Choice(dense, encode, WHOLE, None if still else activity)
+        return chosen
+
+    def _structured(
+        self, structure: Structure, bits: int, activity: Activity | None = None
+    ) -> dict[str, Choice] | None:
+        """A structure for the weights that it fits and in which it may pay, if there are any.
+
+        Of a weight that reads a symbol a single column is fetched: it stays dense.
+        """
+        chosen = self._dense(uniform(bits), activity)
+        wide = [
+            name
+            for name, weight in self.model.weights.items()
+            if weight.shape[1] >= FEW_INPUTS
+            and name not in self._reads.symbols
+            and fits(structure, weight.shape)
+        ]
+        changed = {name: replace(chosen[name], structure=structure) for name in wide}
+        return chosen | changed if wide else None
 
     def _removed(self, kind: Any, share: float) -> tuple[LayerRule, ...]:
-        """Rules that leave a share of the units of every recurrent layer (but of the last layer)."""
-        rules = []
-        for layer in self.model.layers[:-1]:
-            if isinstance(layer.plugin, Cell):
-                units = max(1, round(share * layer.units))
-                rules.append(LayerRule(layer.name, kind(units=units)))
-        return tuple(rules)
+        """Rules that leave a share of the units of every layer that may lose some."""
+        return tuple(
+            LayerRule(layer.name, kind(units=max(1, round(share * layer.units))))
+            for layer in self.model.layers
+            if may_lose_units(self.model, layer.name)
+        )
 
     def _recipe(self, chosen: Mapping[str, Choice], layers: Sequence[LayerRule] = ()) -> Recipe:
         rules = tuple(Rule(name, choice) for name, choice in chosen.items())
@@ -167,49 +189,65 @@ def _hybrid_structures() -> Iterator[tuple[str, Structure]]:
         yield "low_rank", STRUCTURES.get("low_rank")(share=share)
 
 
-def takes(structure: Structure, shape: tuple[int, int]) -> bool:
-    """Whether a structure can hold a weight of this shape."""
-    try:
-        structure.plan(*shape)
-    except UserError:
-        return False
-    return True
+def _but_naive(configs: Sequence[Any]) -> list[Any]:
+    """Without naive variants of others: the twins' recipes hold them."""
+    twins = {config.naive() for config in configs if config.naive() != config}
+    return [config for config in configs if config not in twins]
 
 
-def configurations(kind: Any) -> list[Any]:
-    """Every configuration of a method's search range, each once; intervals by their ends and quarters."""
-    fields = {name: spread(values) for name, values in kind.search_range.items()}
-    made = (kind(**dict(zip(fields, v, strict=True))) for v in itertools.product(*fields.values()))
-    return list(dict.fromkeys(made))
+def _in_deviations(config: Any) -> Any:
+    """Thresholds in standard deviations of each input, which mean the same on every model."""
+    if any(field.name == "unit" for field in fields(config)):
+        return replace(config, unit="std")
+    return config
 
 
-def one_at_a_time(kind: Any) -> list[Any]:
-    """Configurations of a method in which only the first field of its range and one other vary."""
-    fields = {name: spread(values) for name, values in kind.search_range.items()}
-    first = {name: values[0] for name, values in fields.items()}
-    if not fields:
-        return [kind()]
-    leading, *others = fields
-    changes: list[dict[str, Any]] = [{}]
-    changes += [{name: value} for name in others for value in fields[name][1:]]
-    made = [
-        kind(**(first | {leading: value} | change))
-        for change in changes
-        for value in fields[leading]
-    ]
-    return list(dict.fromkeys(made))
+# --- words ---------------------------------------------------------------------------------------
+_WORDS: Mapping[str, str] = {
+    "bits": "{} bits",
+    "scales": "scale a {}",
+    "block": "blocks of {}",
+    "density": "density {}",
+    "share": "{} of the numbers",
+    "n": "{} kept",
+    "m": "groups of {}",
+    "score": "{}",
+    "fit": "{}",
+    "threshold": "Δ {}",
+    "inner_threshold": "inner Δ {} σ",
+    "granularity": "by {}",
+    "scaled": "scaled by {}",
+    "overshoot": "overshoot {}",
+    "entries": "{} entries",
+    "interpolation": "{}",
+    "segments": "{} segments",
+    "max_abs_error": "error {}",
+}
+"""How the value of a field is said; of other fields, after the field's name."""
 
 
-def spread(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The values of a search range; of an interval its ends and quarters."""
-    if len(values) == 2 and all(isinstance(v, float) for v in values):
-        low, high = values
-        return tuple(low + (high - low) * i / 4 for i in range(5))
-    return values
+def labels(config: Any, rest: str = "") -> tuple[str, str]:
+    """What tells configurations of a method apart, in words: of this one and of its naive variant."""
+    said = (", ".join(filter(None, (words(c), rest))) for c in (config, config.naive()))
+    own, naive = said
+    return own, naive
 
 
-def short(name: str, config: Any) -> str:
-    """A method and the fields that its search range varies."""
-    fields = (getattr(config, field) for field in config.search_range)
-    text = (f"{v:g}" if isinstance(v, float) else str(v) for v in fields if v is not None)
-    return " ".join([name, *text])
+def words(config: Any) -> str:
+    """The fields that a method's search range varies, in words; what is absent is not said."""
+    said = []
+    for field in config.search_range:
+        value = getattr(config, field)
+        if field == "refit":
+            said.append("as trained" if value == "none" else "refitted")
+        elif value not in (None, "none", "element") and (field, value) != ("overshoot", 0.0):
+            text = _said(field, value)
+            said.append(_WORDS.get(field, field.replace("_", " ") + " {}").format(text))
+    unit = " σ" if getattr(config, "unit", "") == "std" else ""
+    return ", ".join(text + unit if text.startswith("Δ") else text for text in said)
+
+
+def _said(field: str, value: Any) -> str:
+    if field in ("density", "share"):
+        return f"{100 * value:g} %"
+    return f"{value:.3g}" if isinstance(value, float) else str(value).replace("_", " ")

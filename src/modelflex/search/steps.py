@@ -38,7 +38,7 @@ def partial_recipes(recipe: Recipe) -> list[tuple[str, Recipe]]:
     made = [
         ("16-bit integers", stage(0, ())),
         ("removal of units", stage(0) if any(r.removal for r in recipe.layers) else stage(0, ())),
-        ("structure", stage(1)),
+        ("structure and fit", stage(1)),
         ("number format", stage(2)),
         ("activity", stage(3)),
         ("nonlinearity", stage(3, recipe.layers)),
@@ -74,4 +74,5 @@ def _step(label: str, cost: Cost, divergence: float) -> Step:
         cost.latency_per_step_s,
         cost.energy_per_step_j,
         divergence,
+        cost.macs_per_step,
     )

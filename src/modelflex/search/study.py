@@ -43,6 +43,7 @@ class Step:
     latency_per_step_s: float | None
     energy_per_step_j: float | None
     divergence: float
+    macs_per_step: float | None = None
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from modelflex.core.recipe import Activation, Choice, Recipe, Rule
 from modelflex.core.weight import float_weight
 from modelflex.execute.interpret import Execution, Interpreter, run
 from modelflex.registry import ACTIVITIES, CELLS, FORMATS, LAYERS, STRUCTURES
+from modelflex.search.ranges import fits
 from modelflex.testing.generators import (
     Case,
-    fits,
     random_config,
     random_inputs,
     random_layer_model,

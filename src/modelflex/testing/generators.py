@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,9 +24,9 @@ from modelflex.core.recipe import Activation, Choice, LayerRule, Recipe, Rule
 from modelflex.core.stats import Stats
 from modelflex.core.tracer import Link, Tracer
 from modelflex.core.weight import Chain, Matrix, Sum, Weight, float_weight
-from modelflex.errors import UserError
 from modelflex.execute.interpret import Execution, run
 from modelflex.registry import ACTIVITIES, CELLS, FORMATS, NONLINEARITIES, STRUCTURES, Registry
+from modelflex.search.ranges import configurations, fits, is_interval
 
 NAIVE_SHARE, UNNAMED_SHARE, HELD_SHARE = 0.4, 0.15, 0.6
 
@@ -104,14 +103,10 @@ def _with_random_weights(rng: np.random.Generator, layers: Sequence[Layer]) -> M
 # --- methods and recipes -------------------------------------------------------------------------
 def draw(rng: np.random.Generator, values: Sequence[Any]) -> Any:
     """One value of a search range; two floats are the ends of an interval."""
-    if _is_interval(values):
+    if is_interval(values):
         inside = float(rng.uniform(*values))
         values = (*values, inside)
     return values[int(rng.integers(len(values)))]
-
-
-def _is_interval(values: Sequence[Any]) -> bool:
-    return len(values) == 2 and all(isinstance(v, float) for v in values)
 
 
 def random_config(rng: np.random.Generator, kind: Any) -> Any:
@@ -121,16 +116,8 @@ def random_config(rng: np.random.Generator, kind: Any) -> Any:
 
 
 def all_configs(kind: Any) -> list[Any]:
-    """Every configuration of a method's search range (intervals by their ends and middle), and the
-    naive variants, each once.
-    """
-    grid: dict[str, tuple[Any, ...]] = {
-        name: (values[0], sum(values) / 2, values[1]) if _is_interval(values) else tuple(values)
-        for name, values in kind.search_range.items()
-    }
-    made = [
-        kind(**dict(zip(grid, chosen, strict=True))) for chosen in itertools.product(*grid.values())
-    ]
+    """Every configuration of a method's search range, and the naive variants, each once."""
+    made = configurations(kind)
     return list(dict.fromkeys([*made, *(config.naive() for config in made)]))
 
 
@@ -158,15 +145,6 @@ def make_fit(
         return with_activity(link, link.activity, seen, matrix, block)
 
     return Fit(matrix, moments, encode, gates, link, seen, inner, outer)
-
-
-def fits(structure: Any, shape: tuple[int, int]) -> bool:
-    """Whether a structure takes a weight of this shape."""
-    try:
-        structure.plan(*shape)
-    except UserError:
-        return False
-    return True
 
 
 def _method(rng: np.random.Generator, registry: Registry) -> Any:

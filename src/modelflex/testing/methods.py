@@ -20,10 +20,10 @@ from modelflex.core.recipe import read_config
 from modelflex.core.tracer import Activity, InputSite, Link
 from modelflex.core.weight import Matrix, Sum, Weight
 from modelflex.registry import ACTIVITIES, FORMATS, STRUCTURES, Registry
+from modelflex.search.ranges import fits
 from modelflex.testing.generators import (
     all_configs,
     as_floats,
-    fits,
     integer_matrix,
     make_fit,
     make_moments,
