@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from modelflex.calibrate import calibrate
+from modelflex.core.model import Layer, Model, check_model
 from modelflex.core.program import build_program
 from modelflex.core.recipe import Activation, Choice
+from modelflex.core.weight import float_weight
 from modelflex.execute.interpret import run
 from modelflex.registry import FORMATS, STRUCTURES
 from modelflex.search.sensitivity import Chosen, believe, predicted_divergences
@@ -102,3 +104,31 @@ def test_prediction_is_half_the_importance_times_the_error_of_the_results() -> N
     error = trace @ (made - model.weights["head.w"].dense()).T
     wanted = 0.5 * np.sum(stats.sites["head.w"].importance * error.var(axis=0))
     assert found["head.w"][0] == pytest.approx(wanted, rel=0.3)
+
+
+def test_kernels_are_predicted_from_their_patches() -> None:
+    """A kernel in 16 bits changes next to nothing, in 2 bits much, at all positions together."""
+    rng = np.random.default_rng(2)
+    sizes = {
+        "channels": 1, "height": 1, "width": 8, "filters": 3, "kernel_height": 1, "kernel_width": 3,
+        "stride_height": 1, "stride_width": 1, "padding_height": 0, "padding_width": 1, "frames": 1,
+    }  # fmt: skip
+    layers = (
+        Layer("conv0", "conv2d", 8, 24, options=sizes),
+        Layer("gru0", "gru", 24, 8),
+        Layer("head", "dense", 8, 4, "last"),
+    )
+    shapes = {n: s for layer in layers for n, s in layer.weight_shapes.items()}
+    weights = {
+        n: float_weight(rng.normal(size=s) / 2, rng.normal(size=s[0]), 3 if "gru" in n else 1)
+        for n, s in shapes.items()
+    }
+    model = check_model(Model("convolution", layers, weights))
+    stats = calibrate(model, random_sequences(rng, (20,) * 8, 8))
+    uniform = FORMATS.get("uniform")
+    coarse, fine = (
+        Choice(STRUCTURES.get("dense")(), uniform(bits=b, scales="row"), Activation(16))
+        for b in (2, 16)
+    )
+    found = predicted_divergences(model, stats, {"conv0.w": [coarse, fine]})["conv0.w"]
+    assert 0 < found[1] < 1e-4 * found[0]
