@@ -12,6 +12,7 @@ from modelflex.registry import (
     LAYERS,
     NONLINEARITIES,
     PLATFORMS,
+    REMOVALS,
     STRUCTURES,
 )
 from modelflex.testing import (
@@ -22,6 +23,7 @@ from modelflex.testing import (
     NonlinearitySuite,
     PlatformSuite,
     RecipeSuite,
+    RemovalSuite,
     StructureSuite,
 )
 
@@ -58,6 +60,11 @@ class TestNonlinearities(NonlinearitySuite):
     pass
 
 
+@pytest.mark.parametrize("name", REMOVALS.names())
+class TestRemovals(RemovalSuite):
+    pass
+
+
 @pytest.mark.parametrize("name", PLATFORMS.names())
 class TestPlatforms(PlatformSuite):
     pass
@@ -71,6 +78,6 @@ class TestRecipes(RecipeSuite):
 
 
 def test_every_registry_has_entries() -> None:
-    methods = (STRUCTURES, FORMATS, ACTIVITIES, NONLINEARITIES)
+    methods = (STRUCTURES, FORMATS, ACTIVITIES, NONLINEARITIES, REMOVALS)
     for registry in (*methods, CELLS, LAYERS, PLATFORMS):
         assert registry.names(), registry.package

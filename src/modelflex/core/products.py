@@ -338,8 +338,7 @@ def program_rows(
 def elementwise_rows(program: Program, steps: float) -> list[list[ProductRow]]:
     """One row for each stage: results of elementwise primitives, and the cell's state.
 
-    Encoding of inputs, rescaling of results and adding the terms of a sum belong to the products, so
-    that these rows hang on the layers only.
+    Encoding of inputs, rescaling of results and adding the terms of a sum belong to the products.
     """
     return [[_elementwise(s.graph, f"{s.name}/elementwise", s.mode, steps)] for s in program.stages]
 
@@ -387,6 +386,7 @@ def program_table(
     """The table of a single recipe: its program with the densities that a run measured.
 
     Args:
+        model: the uncompressed network, whose multiply-accumulates are the dense ones.
         steps: T, time steps of a sequence; None for the mean of the run.
     """
     steps = profile.steps / profile.sequences if steps is None else steps

@@ -20,6 +20,7 @@ from modelflex.testing.methods import ActivitySuite, FormatSuite, StructureSuite
 from modelflex.testing.nonlinearities import NonlinearitySuite
 from modelflex.testing.platforms import PlatformSuite
 from modelflex.testing.recipes import RecipeSuite
+from modelflex.testing.removals import RemovalSuite
 
 __all__ = [
     "ActivitySuite",
@@ -29,5 +30,6 @@ __all__ = [
     "NonlinearitySuite",
     "PlatformSuite",
     "RecipeSuite",
+    "RemovalSuite",
     "StructureSuite",
 ]

@@ -11,10 +11,10 @@ import numpy as np
 
 from modelflex.calibrate import calibrate
 from modelflex.compress import Compression, compress
-from modelflex.compress.choices import gates
+from modelflex.compress.choices import gates, may_lose_units, reduced_layers
 from modelflex.compress.links import inner_link
 from modelflex.core.data import Sequences
-from modelflex.core.extension import Fit, Format, Moments, Sizes
+from modelflex.core.extension import Fit, Format, Moments, Sizes, Structure
 from modelflex.core.fixed import Array
 from modelflex.core.held import with_activity
 from modelflex.core.model import Layer, Model, check_model
@@ -25,10 +25,18 @@ from modelflex.core.stats import Stats
 from modelflex.core.tracer import Link, Tracer
 from modelflex.core.weight import Chain, Matrix, Sum, Weight, float_weight
 from modelflex.execute.interpret import Execution, run
-from modelflex.registry import ACTIVITIES, CELLS, FORMATS, NONLINEARITIES, STRUCTURES, Registry
+from modelflex.registry import (
+    ACTIVITIES,
+    CELLS,
+    FORMATS,
+    NONLINEARITIES,
+    REMOVALS,
+    STRUCTURES,
+    Registry,
+)
 from modelflex.search.ranges import configurations, fits, is_interval
 
-NAIVE_SHARE, UNNAMED_SHARE, HELD_SHARE = 0.4, 0.15, 0.6
+NAIVE_SHARE, UNNAMED_SHARE, HELD_SHARE, REMOVED_SHARE = 0.4, 0.15, 0.6, 0.5
 
 
 # --- data and models -----------------------------------------------------------------------------
@@ -151,26 +159,52 @@ def _method(rng: np.random.Generator, registry: Registry) -> Any:
     return random_config(rng, registry.get(draw(rng, registry.names())))
 
 
-def random_choice(rng: np.random.Generator, shape: tuple[int, int]) -> Choice:
-    """A choice on every axis that fits a weight of `shape`."""
+def random_choice(rng: np.random.Generator, shape: tuple[int, int], groups: int) -> Choice:
+    """A choice on every axis that fits a weight of `shape` with so many equal row groups."""
     structure = _method(rng, STRUCTURES)
-    while not fits(structure, shape):
+    while not _holds(structure, shape, groups):
         structure = _method(rng, STRUCTURES)
     activation = Activation(draw(rng, (2, 4, 5, 8, 8, 12, 16)), draw(rng, ("max", "mse")))
     held = _method(rng, ACTIVITIES) if rng.random() < HELD_SHARE else None
     return Choice(structure, _method(rng, FORMATS), activation, held)
 
 
+def _holds(structure: Structure, shape: tuple[int, int], groups: int) -> bool:
+    """Whether a structure takes a weight and scales can be shared by its row groups."""
+    if not fits(structure, shape):
+        return False
+    return all(p.geometry.rows % groups == 0 for p in structure.plan(*shape) if p.gated)
+
+
+def random_rules(
+    rng: np.random.Generator, model: Model, layers: tuple[LayerRule, ...] = ()
+) -> tuple[Rule, ...]:
+    """A rule of its own for most weights, of the sizes that rules for layers leave; for at least one."""
+    shapes: dict[str, tuple[int, int]] = {}
+    for layer in reduced_layers(model, Recipe((), layers=layers)):
+        shapes |= layer.weight_shapes
+    names = [n for n in shapes if rng.random() >= UNNAMED_SHARE] or list(shapes)[:1]
+    groups = gates(model)
+    return tuple(Rule(n, random_choice(rng, shapes[n], groups[n])) for n in names)
+
+
+def random_layer_rule(rng: np.random.Generator, model: Model, layer: Layer) -> LayerRule:
+    """Another nonlinearity, and fewer units where the layer may lose some."""
+    removal = None
+    if may_lose_units(model, layer.name) and rng.random() < REMOVED_SHARE:
+        units = draw(rng, (1, layer.units // 4, layer.units // 2, layer.units - 1, layer.units))
+        removal = replace(_method(rng, REMOVALS), units=units)
+    return LayerRule(layer.name, removal, _method(rng, NONLINEARITIES))
+
+
 def random_recipe(rng: np.random.Generator, model: Model, recalibrate: int = 0) -> Recipe:
-    """A recipe with a rule of its own for most weights and some layers; others may be left unnamed."""
-    names = [n for n in model.weights if rng.random() >= UNNAMED_SHARE]
-    names = names or list(model.weights)[:1]
-    rules = tuple(Rule(n, random_choice(rng, model.weights[n].shape)) for n in names)
+    """A recipe with rules for most weights and layers; others may be left unnamed."""
     layers = tuple(
-        LayerRule(layer.name, nonlinearity=_method(rng, NONLINEARITIES))
+        random_layer_rule(rng, model, layer)
         for layer in model.layers
         if rng.random() >= UNNAMED_SHARE
     )
+    rules = random_rules(rng, model, layers)
     return Recipe(rules, recalibrate, label="random", layers=layers)
 
 

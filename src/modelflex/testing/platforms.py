@@ -56,7 +56,7 @@ class PlatformSuite:
             case, ran = cached_case(seed), executed(seed)
             pricer = Pricer(case.model, case.stats, platform, case.data.mean_length)
             cost = pricer.cost(case.recipe, ran.profile)
-            table = program_table(case.program, ran.profile, case.made.model)
+            table = program_table(case.program, ran.profile, case.model)
             assert dataclasses.asdict(cost) == dataclasses.asdict(platform.cost(table))
             assert cost.weight_bytes == case.made.model.weight_bytes
             if cost.energy_breakdown_j and cost.energy_per_step_j is not None:

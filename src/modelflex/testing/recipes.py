@@ -74,7 +74,7 @@ def footprint_table(case: Case, ran: Execution) -> ProductTable:
 def check_footprint(case: Case, ran: Execution) -> None:
     """The table from footprints equals the table from the program, column by column."""
     before = footprint_table(case, ran)
-    after = program_table(case.program, ran.profile, case.made.model)
+    after = program_table(case.program, ran.profile, case.model)
     assert before.steps == after.steps
     assert list(before["site"]) == list(after["site"])
     for name in after.columns:
