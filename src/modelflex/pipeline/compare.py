@@ -31,6 +31,7 @@ from modelflex.report.compare import write_comparison
 from modelflex.report.summary import strict_json
 from modelflex.search.catalogue import Catalogue
 from modelflex.search.comparison import (
+    EFFICIENT,
     Comparison,
     best_of_families,
     break_even,
@@ -47,8 +48,8 @@ from modelflex.search.workers import Workers
 
 VALIDATION_SHARE = 1 / 3
 _FEW = (
-    "one of {:,} validation items decides a verdict on accuracy: the best of every family also keep "
-    "1 − divergence as large as the relative performance of an efficient recipe"
+    "one of {:,} validation items decides a verdict on accuracy: the best of every family also keep a "
+    f"divergence of at most {1 - EFFICIENT:.2g}"
 )
 REPORT, TABLE = "comparison.html", "comparison.json"
 

@@ -83,7 +83,8 @@ def _best(found: Comparison) -> list[Compared]:
 
 def _verdict(found: Comparison) -> str:
     if not found.best:
-        return f"No method keeps {100 * EFFICIENT:g} % of the performance."
+        also = f" and a divergence of at most {1 - EFFICIENT:.2g}" if found.coarse else ""
+        return f"No method keeps {100 * EFFICIENT:g} % of the performance{also}."
     row = _best(found)[0]
     return (
         f"At {100 * EFFICIENT:g} % or more of the performance, {_named(row)} fetches the least: "

@@ -158,7 +158,7 @@ def _ratio(over: float, under: float) -> float:
 
 def verdict(relative: float, memory_saving: float) -> str:
     """The surveys' verdict on a compressed network."""
-    if relative < EFFICIENT:
+    if relative < EFFICIENT - 1e-12:  # quotients are rounded
         return "degraded"
     return "superior" if relative >= 1 and memory_saving > 1 else "efficient"
 
@@ -202,7 +202,7 @@ def is_coarse(baseline: Quality | None, items: int) -> bool:
     if baseline is None or baseline.metric != "accuracy":
         return False
     right = round(baseline.value * items)
-    return right > 0 and (right - 1) / right < EFFICIENT
+    return right > 0 and (right - 1) / right < EFFICIENT - 1e-12
 
 
 def break_even(
