@@ -24,7 +24,8 @@ EXPONENT_MIN, EXPONENT_MAX = -128, 127
 CODE_BITS = tuple(range(1, 17))
 LINK_BITS = tuple(range(2, 17))
 BIAS_BITS = (8, 16, 32)
-MAX_TABLE_BITS = 8
+MOST_BITS = {"odd": 8, "power": 5, "levels": 8, "signs": 8}
+"""Most bits on grids whose integers grow faster than the bits; those of powers stay within 16 bits."""
 
 
 def part_tensors(name: str, part: Part) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -81,11 +82,11 @@ def read_part(
     if not 1 <= len(shape) <= 3 or not all(is_size(n) for n in shape):
         raise UserError(f"{where} has the shape {shape}", "1 to 3 positive sizes")
     bits, kind = field(entry, "bits", where, int), field(entry, "grid", where, str)
-    if bits not in allowed or kind not in GRIDS or (bits > MAX_TABLE_BITS and kind != "symmetric"):
+    if bits not in allowed or kind not in GRIDS or bits > MOST_BITS.get(kind, max(allowed)):
         raise UserError(
             f"{where} has {bits} bits on the grid '{kind}'",
             f"one of {', '.join(map(str, allowed))} bits on one of {', '.join(GRIDS)} "
-            f"(at most {MAX_TABLE_BITS} bits but for 'symmetric')",
+            f"(at most {', '.join(f'{most} for {grid}' for grid, most in MOST_BITS.items())})",
         )
     per_scale = field(entry, "rows_per_scale", where, int)
     packed = take(tensors, f"{name}.codes", np.uint8)

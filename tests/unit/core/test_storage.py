@@ -228,6 +228,7 @@ def test_forms_that_do_not_fit_are_refused(form: str, where: str, value: Any, me
         ("signs", "w/0.table", np.zeros((2, 8), np.int8), "tables of 3 integers"),
         ("odd", f"{PART}.bits", 9, "9 bits on the grid 'odd'"),
         ("power", f"{PART}.bits", 16, "16 bits on the grid 'power'"),
+        ("power", f"{PART}.bits", 6, "6 bits on the grid 'power'.*5 for power"),
         ("groups", f"{PART}.groups", 0, "0 groups"),
         ("groups", f"{PART}.groups", -2, "-2 groups"),
         ("groups", f"{PART}.groups", "4", "'4' groups"),
