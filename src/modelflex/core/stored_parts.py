@@ -29,6 +29,11 @@ MOST_BITS = {"odd": 8, "power": 5, "levels": 8, "signs": 8}
 
 
 def part_tensors(name: str, part: Part) -> tuple[dict[str, Array], dict[str, Any]]:
+    """The tensors of an integer part and the JSON entry that `read_part` needs besides them.
+
+    Raises:
+        UserError: the exponent of its scales does not fit a byte.
+    """
     scale = part.scale
     if scale is None:
         raise ValueError(f"'{name}' has integer codes but no scale")
@@ -61,6 +66,7 @@ def part_tensors(name: str, part: Part) -> tuple[dict[str, Array], dict[str, Any
 
 
 def link_entry(link: Link) -> dict[str, Any]:
+    """The JSON entry of a link; its thresholds are a tensor."""
     entry: dict[str, Any] = {
         "bits": link.bits,
         "mantissa": int(link.scale.mantissa[0]),
@@ -77,6 +83,14 @@ def link_entry(link: Link) -> dict[str, Any]:
 def read_part(
     name: str, entry: Any, tensors: MutableMapping[str, Array], allowed: tuple[int, ...]
 ) -> Part:
+    """The part that `part_tensors` stored; takes what it uses out of `tensors`.
+
+    Args:
+        allowed: bits of a code.
+
+    Raises:
+        UserError: something is missing, of another type or shape, or out of range.
+    """
     where = f"part '{name}'"
     shape = field(entry, "shape", where, list)
     if not 1 <= len(shape) <= 3 or not all(is_size(n) for n in shape):
@@ -212,6 +226,11 @@ def check_layout(name: str, layout: str, part: Part, inputs: int) -> None:
 
 
 def read_bias(name: str, entry: Any, tensors: MutableMapping[str, Array], out: int) -> Part:
+    """A stored bias [out] in accumulator units.
+
+    Raises:
+        UserError: see `read_part`; another size, or a scale that is no left shift within 64 bits.
+    """
     bias = read_part(name, entry, tensors, BIAS_BITS)
     if bias.codes.shape != (out,):
         raise UserError(f"'{name}' has the shape {bias.codes.shape}", f"({out},), one a row")
@@ -224,6 +243,11 @@ def read_bias(name: str, entry: Any, tensors: MutableMapping[str, Array], out: i
 def read_link(
     name: str, entry: Any, tensors: MutableMapping[str, Array], inputs: int, block: int
 ) -> Link:
+    """The link of a product with so many inputs, `block` of which share a fetch unit.
+
+    Raises:
+        UserError: bits, scale, activity or thresholds are missing, of another type, or out of range.
+    """
     where = f"link '{name}'"
     bits, mantissa = field(entry, "bits", where, int), field(entry, "mantissa", where, int)
     exponent = field(entry, "exponent", where, int)
@@ -255,6 +279,11 @@ def read_link(
 
 
 def take(tensors: MutableMapping[str, Array], name: str, dtype: Any) -> Array:
+    """Remove and return a tensor; `dtype` None takes any.
+
+    Raises:
+        UserError: it is missing or of another type.
+    """
     if name not in tensors:
         raise UserError(f"tensor '{name}' is missing", "a tensor of this name beside the JSON")
     tensor = tensors.pop(name)
