@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -164,15 +163,10 @@ def test_unknown_primitives_and_integers_are_refused() -> None:
     program = build_program(case.model)
     first = program.stages[0]
     ops = (*first.graph.ops[:-1], _renamed(first.graph.ops[-1]))
-    broken: Callable[[], Program] = (
-        lambda: Program(  # noqa: E731
-            (replace(first, graph=replace(first.graph, ops=ops)), *program.stages[1:]),
-            program.products,
-            "float",
-        )
-    )
+    changed = replace(first, graph=replace(first.graph, ops=ops))
+    broken = Program((changed, *program.stages[1:]), program.products, "float")
     with pytest.raises(ValueError, match="primitive 'cosine'"):
-        importances(broken(), case.data, "logits", 0)
+        importances(broken, case.data, "logits", 0)
 
 
 def _renamed(op: Op) -> Op:
