@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import os
 import time
@@ -93,11 +92,10 @@ def compare(
             f"no validation data were given: {held.count} of the sequences were held out, "
             f"{calibration.count} calibrate",
         )
-    entries = Catalogue(loaded, rounds).recipes()
-    chosen = [entry for entry in entries if fnmatch.fnmatchcase(entry.space, only)]
+    catalogue = Catalogue(loaded, rounds)
+    chosen = catalogue.recipes(only)
     if not chosen:
-        families = sorted({entry.space for entry in entries})
-        raise UserError(f"no family matches '{only}'", f"one of {', '.join(families)}")
+        raise UserError(f"no family matches '{only}'", f"one of {', '.join(catalogue.families)}")
     with threadpool_limits(1):
         setting = prepare(
             loaded,
@@ -134,7 +132,8 @@ def split(sequences: Sequences, seed: int) -> tuple[Sequences, Sequences]:
     """
     if sequences.count < 3:
         raise UserError(
-            f"{sequences.count} sequences can't be split into calibration and validation data",
+            f"{sequences.count} sequence{'s' * (sequences.count != 1)} can't be split into calibration "
+            "and validation data",
             "at least 3",
             "give --validation",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -39,20 +40,14 @@ class Catalogue:
     model: Model
     rounds: int = 2
 
-    def recipes(self) -> list[SpaceRecipe]:
+    def recipes(self, only: str = "*") -> list[SpaceRecipe]:
         """Every method by itself beside 8-bit activations, then hybrids, then the naive twins of all;
         each recipe once.
+
+        Args:
+            only: a pattern of families.
         """
-        made = list(
-            itertools.chain(
-                self._formats(),
-                self._structures(),
-                self._activities(),
-                self._removals(),
-                self._nonlinearities(),
-                self._hybrids(),
-            )
-        )
+        made = [m for m in self._made if fnmatch.fnmatchcase(m[0], only)]
         found: dict[str, SpaceRecipe] = {}
         for family, (label, _), recipe in made:
             found.setdefault(recipe.key, SpaceRecipe(replace(recipe, label=label), family))
@@ -60,6 +55,22 @@ class Catalogue:
             twin = replace(recipe.naive, label=f"{label}, naive")
             found.setdefault(twin.key, SpaceRecipe(twin, family))
         return list(found.values())
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The families of recipes, in order."""
+        return tuple(dict.fromkeys(family for family, _, _ in self._made))
+
+    @cached_property
+    def _made(self) -> tuple[Made, ...]:
+        return (
+            *self._formats(),
+            *self._structures(),
+            *self._activities(),
+            *self._removals(),
+            *self._nonlinearities(),
+            *self._hybrids(),
+        )
 
     # --- one method at a time --------------------------------------------------------------------
     def _formats(self) -> Iterator[Made]:

@@ -101,6 +101,17 @@ def test_every_family_compresses_whatever_layers_there_are(name: str) -> None:
             assert not any(made.coverage.values()), (entry.space, made.coverage)
 
 
+def test_a_pattern_chooses_families_with_all_their_twins() -> None:
+    model, _, entries = network("two cells")
+    chosen = Catalogue(model, rounds=1).recipes("removal: obs")
+    keys = {entry.recipe.key for entry in chosen}
+    assert {entry.space for entry in chosen} == {"removal: obs"}
+    assert {e.recipe.key for e in entries if e.space == "removal: obs"} < keys
+    assert {entry.recipe.naive.key for entry in chosen} <= keys
+    assert Catalogue(model).recipes("obs") == []
+    assert set(Catalogue(model).families) == {entry.space for entry in entries}
+
+
 def test_without_units_to_remove_there_are_no_removals() -> None:
     entries = network("no state")[2]
     assert not families(entries, "removal")
