@@ -159,7 +159,7 @@ class Catalogue:
     def _structured(
         self, structure: Structure, bits: int, activity: Activity | None = None
     ) -> dict[str, Choice] | None:
-        """A structure for the weights that it fits and in which it may pay, if there are any.
+        """A structure for the weights that it fits and makes smaller, if there are any.
 
         Of a weight that reads a symbol a single column is fetched: it stays dense.
         """
@@ -169,7 +169,7 @@ class Catalogue:
             for name, weight in self.model.weights.items()
             if weight.shape[1] >= FEW_INPUTS
             and name not in self._reads.symbols
-            and fits(structure, weight.shape)
+            and _smaller(structure, weight.shape)
         ]
         changed = {name: replace(chosen[name], structure=structure) for name in wide}
         return chosen | changed if wide else None
@@ -198,6 +198,12 @@ def _hybrid_structures() -> Iterator[tuple[str, Structure]]:
         yield "circulant", STRUCTURES.get("circulant")(block=block)
     for share in (0.1, 0.2):
         yield "low_rank", STRUCTURES.get("low_rank")(share=share)
+
+
+def _smaller(structure: Structure, shape: tuple[int, int]) -> bool:
+    if not fits(structure, shape):
+        return False
+    return sum(p.geometry.codes for p in structure.plan(*shape)) < shape[0] * shape[1]
 
 
 def _but_naive(configs: Sequence[Any]) -> list[Any]:

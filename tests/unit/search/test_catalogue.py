@@ -150,6 +150,12 @@ def test_small_weights_keep_the_dense_structure() -> None:
     assert not families(network("tiny")[2], "structure")
 
 
+def test_a_structure_that_stores_as_many_numbers_is_no_structure() -> None:
+    blocks = [e.recipe.label for e in network("two cells")[2] if e.space == "structure: circulant"]
+    assert any(label.startswith("blocks of 2,") for label in blocks)
+    assert not any(label.startswith("blocks of 1,") for label in blocks)
+
+
 def test_units_that_stay_are_shares_of_every_layer() -> None:
     kept = {
         tuple(rule.removal.units for rule in entry.recipe.layers if rule.removal is not None)
