@@ -84,6 +84,10 @@ class Delta(Activity):
         theta = replace(self, overshoot=overshoot)._absolute(site)
         return replace(self, threshold=theta, unit="absolute", density=None, overshoot=overshoot)
 
+    @property
+    def resolved(self) -> bool:
+        return self.threshold is not None and self.unit == "absolute"
+
     def _absolute(self, site: InputSite) -> float:
         """θ in units of the input."""
         if self.threshold is not None:

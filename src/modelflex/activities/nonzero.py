@@ -31,6 +31,10 @@ class Nonzero(Activity):
     def resolve(self, site: InputSite) -> Nonzero:
         return self
 
+    @property
+    def resolved(self) -> bool:
+        return True
+
     def thresholds(self, site: InputSite) -> None:
         return None
 

@@ -265,6 +265,12 @@ def read_link(
         method = field(values, "method", f"{where}.activity", str)
         rest = {k: v for k, v in values.items() if k != "method"}
         activity = read_config(ACTIVITIES.get(method), rest, f"{where}.activity")
+        if not activity.resolved:
+            raise UserError(
+                f"{where}.activity is {method} with {rest}",
+                "thresholds in units of the input",
+                "compress the model again",
+            )
     link = Link(bits, scale, activity)
     if activity is None or not activity.threshold_count(inputs, block):
         return link

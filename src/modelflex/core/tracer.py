@@ -147,6 +147,11 @@ class Activity(ABC):
     def resolve(self, site: InputSite) -> Self:
         """The same activity with its thresholds in real units of an input, as it is stored."""
 
+    @property
+    @abstractmethod
+    def resolved(self) -> bool:
+        """Whether calibration data have nothing more to settle."""
+
     @abstractmethod
     def thresholds(self, site: InputSite) -> Array | None:
         """The stored thresholds of a resolved activity, int32 [threshold_count] in code steps."""

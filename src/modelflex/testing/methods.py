@@ -263,6 +263,7 @@ class ActivitySuite(MethodSuite):
                 assert held.shape == mask.shape == codes.shape
                 stored = 0 if held_link.thresholds is None else held_link.thresholds.size
                 assert stored == config.threshold_count(8, block)
+                assert activity.resolved
                 assert activity.resolve(seen) == activity
                 made.append((activity, weight, data, run_weight(weight, data), held, mask))
         return made

@@ -180,6 +180,16 @@ PART, LINK = "products.0.part", "products.0.link"
         (f"{LINK}.activity", "delta", "type dict"),
         (
             f"{LINK}.activity",
+            {"method": "delta", "density": 0.2},
+            "thresholds in units of the input",
+        ),
+        (
+            f"{LINK}.activity",
+            {"method": "delta", "threshold": 0.2, "unit": "std"},
+            "thresholds in units of the input",
+        ),
+        (
+            f"{LINK}.activity",
             {"method": "delta", "threshold": 0.1, "scaled": "norm"},
             r"'w/0\.thresholds' is missing",
         ),

@@ -14,7 +14,7 @@ from modelflex.core.graph import Op
 from modelflex.core.part import Part
 from modelflex.core.program import build_program
 from modelflex.core.tracer import Link, Tracer
-from modelflex.core.weight import Matrix
+from modelflex.core.weight import Chain, Matrix, Sum
 from modelflex.errors import UserError
 from modelflex.execute import interpret
 from modelflex.execute.interpret import Interpreter
@@ -77,14 +77,23 @@ def test_outputs_have_one_row_a_step_or_a_sequence() -> None:
 
 
 def test_captured_inputs_are_what_was_multiplied() -> None:
-    """A·input + bias, rescaled, is the result: checked on the head, whose result is the output."""
-    for seed in range(8):
+    """A·input + bias, rescaled, is the result: checked on the head, whose result is the output. Of a
+    chain the last product gives it, of a sum the last one of every term.
+    """
+    kinds = set()
+    for seed in range(12):
         case = random_case(seed)
         run = Interpreter(case.program).run(case.data, capture=True)
         weight = case.made.model.weights["head.w"]
-        wanted = run.inputs["head.w/0"] @ weight.dense().T + weight.bias_value()
-        size = np.abs(weight.dense()).sum(axis=1).max() * np.abs(run.inputs["head.w/0"]).max()
+        kinds.add(type(weight))
+        wanted, size, number = np.zeros(run.outputs.shape) + weight.bias_value(), 0.0, -1
+        for term in weight.terms if isinstance(weight, Sum) else (weight,):
+            number += len(term.products)
+            matrix, seen = term.products[-1].dense(), run.inputs[f"head.w/{number}"]
+            wanted += seen @ matrix.T
+            size += np.abs(matrix).sum(axis=1).max() * np.abs(seen).max()
         np.testing.assert_allclose(run.outputs, wanted, rtol=2e-4, atol=2e-4 * size + 2e-5)
+    assert kinds == {Matrix, Chain, Sum}
 
 
 def test_data_of_another_width_are_refused() -> None:
