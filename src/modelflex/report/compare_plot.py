@@ -48,7 +48,7 @@ def costs_figure(found: Comparison) -> Figure:
             True,
             domain=_domain(c, len(COSTS)),
             anchor=f"y{key}",
-            dtick=1,
+            dtick=_ticks([getattr(row, cost) for row in found.rows]),
             **({"matches": f"x{c + 1 if c else ''}"} if m else {}),
         )
         figure["layout"][f"yaxis{key}"] = _quality_axis(
@@ -60,6 +60,11 @@ def costs_figure(found: Comparison) -> Figure:
         )
     figure["layout"]["legend"] = {"orientation": "h", "x": 0, "y": 1.03, "yanchor": "bottom"}
     return figure
+
+
+def _ticks(values: Sequence[float]) -> int | str:
+    """Powers of ten; 2 and 5 as well where there would be one or two."""
+    return 1 if max(values) > 100 * min(values) else "D2"
 
 
 def _domain(number: int, count: int) -> list[float]:
