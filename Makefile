@@ -1,4 +1,5 @@
-# make demo: the main job on real data. make test: everything the project tests. make clean: forget both.
+# make demo: the main job on real data. make test: everything the project tests. make models: train
+# the networks that are not committed (needs MODELFLEX_DATA; more than an hour). make clean: forget all.
 PYTHON ?= python3
 VENV ?= .venv
 CC ?= cc
@@ -10,7 +11,7 @@ NATIVE_FLAGS := -std=c99 -pedantic -Wall -Wextra -Wconversion -Werror -O1 -g
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 BUILD_INPUTS := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*.c csrc/*.h csrc/*.cpp)
 
-.PHONY: demo test lint native-test clean
+.PHONY: demo test lint native-test models clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed $(EXAMPLE)/data/.prepared
@@ -53,5 +54,35 @@ $(EXAMPLE)/data/.prepared: $(EXAMPLE)/prepare.py | $(VENV)/.installed
 	$(BIN)/python $(EXAMPLE)/prepare.py
 	@mkdir -p $(@D) && touch $@
 
+# Each network is trained once; remove its folder to train it again.
+DIGITS := examples/spoken_digits
+TEXT := examples/shakespeare
+MODELS := \
+    $(foreach s,0 1 2,$(DIGITS)/weights/seed$(s)/model.json $(DIGITS)/weights/units16x16_seed$(s)/model.json) \
+    $(foreach who,theo jackson,$(DIGITS)/weights/$(who)_seed0/model.json) $(DIGITS)/weights/conv_seed0/model.json \
+    $(foreach s,0 1 2,$(TEXT)/weights/seed$(s)/model.json $(TEXT)/weights/units90_seed$(s)/model.json)
+
+models: $(DIGITS)/data/.prepared $(TEXT)/data/.prepared $(MODELS)
+
+%/data/.prepared: | $(VENV)/.installed-dev
+	$(BIN)/python $*/prepare.py
+	@touch $@
+
+$(DIGITS)/weights/seed%/model.json: | $(DIGITS)/data/.prepared
+	$(BIN)/python $(DIGITS)/train.py --seed $*
+
+$(DIGITS)/weights/units16x16_seed%/model.json: | $(DIGITS)/data/.prepared
+	$(BIN)/python $(DIGITS)/train.py --seed $* --units 16
+
+$(DIGITS)/weights/%_seed0/model.json: | $(DIGITS)/data/.prepared
+	$(if $(filter conv,$*),,$(BIN)/python $(DIGITS)/prepare.py --held-out $*)
+	$(BIN)/python $(DIGITS)/$(if $(filter conv,$*),train_conv.py,train.py --held-out $*) --seed 0
+
+$(TEXT)/weights/seed%/model.json: | $(TEXT)/data/.prepared
+	$(BIN)/python $(TEXT)/train.py --seed $*
+
+$(TEXT)/weights/units90_seed%/model.json: | $(TEXT)/data/.prepared
+	$(BIN)/python $(TEXT)/train.py --seed $* --units 90
+
 clean:
-	rm -rf $(VENV) build runs $(EXAMPLE)/data .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build runs $(wildcard examples/*/data) .mypy_cache .pytest_cache .ruff_cache .hypothesis

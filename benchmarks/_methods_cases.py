@@ -78,6 +78,25 @@ FAMILIES = (
 )  # fmt: skip
 
 
+CONTROLS = (
+    Family("vowels LSTM-7", "japanese_vowels", _seeds("weights/units7_seed{}", "data/seed{}"),
+           NOISY, "classification"),
+    Family("digits LSTM-16×2", "spoken_digits", _seeds("weights/units16x16_seed{}", "data"),
+           Draw(400), "classification"),
+    Family("Shakespeare LSTM-90", "shakespeare", _seeds("weights/units90_seed{}", "data"),
+           Draw(200), "next_symbol"),
+)  # fmt: skip
+"""Networks of about the bytes of a compressed one, trained directly."""
+OTHERS = (
+    Family("digits, speaker theo held out", "spoken_digits",
+           (("weights/theo_seed0", "data/theo"),), Draw(400), "classification"),
+    Family("digits, speaker jackson held out", "spoken_digits",
+           (("weights/jackson_seed0", "data/jackson"),), Draw(400), "classification"),
+    Family("digits convolution + LSTM-64", "spoken_digits", (("weights/conv_seed0", "data"),),
+           Draw(300), "classification"),
+)  # fmt: skip
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """One checkpoint with one calibration draw."""

@@ -9,6 +9,7 @@ from typing import Any
 from _rules import naive_grid
 from _seeds import example_config
 
+from modelflex.core.model import Model
 from modelflex.core.recipe import Recipe, recipe_from_json
 from modelflex.search.space import read_space
 
@@ -23,21 +24,31 @@ def recipe(rules: Rules, label: str, rounds: int, layers: Rules | None = None) -
     return recipe_from_json({**content, "rules": rules, **({"layers": layers} if layers else {})})
 
 
-def formats(bits: int) -> list[Recipe]:
-    """Every weight in a format of so many bits, beside 8-bit activations."""
+def formats(model: Model, bits: int) -> list[Recipe]:
+    """Every weight in a format of so many bits, beside 8-bit activations.
+
+    Groups have a 6-bit multiplier for 8 or 16 columns of a row beside their codes; weights whose
+    columns they do not divide take a codebook.
+    """
     uniform = {"method": "uniform", "bits": bits}
-    tried: dict[str, dict[str, Any]] = {
-        "uniform, gates": {**uniform, "scales": "gate"},
-        "uniform, rows": {**uniform, "scales": "row"},
-        "codebook, rows": {"method": "codebook", "bits": bits, "scales": "row"},
+    codebook = {"method": "codebook", "bits": bits, "scales": "row"}
+    tried: dict[str, Rules] = {
+        "uniform, gates": [{"weights": "*", "format": {**uniform, "scales": "gate"}}],
+        "uniform, rows": [{"weights": "*", "format": {**uniform, "scales": "row"}}],
+        "codebook, rows": [{"weights": "*", "format": codebook}],
     }
+    for group in (16, 8):
+        tried[f"groups of {group}"] = [
+            {
+                "weights": name,
+                "format": {**uniform, "group": group} if weight.shape[1] % group == 0 else codebook,
+            }
+            for name, weight in model.weights.items()
+        ]
+    least_squares = {**LEAST_SQUARES, "ridge": 0.01}
     return [
-        recipe(
-            [{"weights": "*", "structure": LEAST_SQUARES, "format": form}],
-            f"{bits} bits, {name}",
-            3,
-        )
-        for name, form in tried.items()
+        recipe([{**rule, "structure": least_squares} for rule in rules], f"{bits} bits, {name}", 2)
+        for name, rules in tried.items()
     ]
 
 
@@ -148,6 +159,39 @@ def characters() -> list[Recipe]:
              **_delta(theta, "absolute", 0.5)},
         ]  # fmt: skip
         made.append(recipe(rules, f"{bits} bits, scales by {scales}, Δ {theta:g}", 2))
+    return made
+
+
+def one_for_all(model: Model) -> list[Recipe]:
+    """The same choice for every weight (structures where they fit): the space of one global choice."""
+    made = []
+    for block, bits, theta in itertools.product(
+        (1, 2, 4, 8), (2, 3, 4), (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+    ):
+        form = {"method": "uniform", "bits": bits, "scales": "gate"}
+        rules: Rules = []
+        for name, weight in model.weights.items():
+            fits = all(n % block == 0 for n in weight.shape)
+            circulant = {"method": "circulant", "block": block}
+            rules.append({
+                "weights": name, "structure": circulant if fits else LEAST_SQUARES, "format": form,
+                **_delta(0.0 if name.startswith("head") else theta, "std", 0.5, "block"),
+            })  # fmt: skip
+        made.append(recipe(rules, f"blocks {block}, {bits} bits, Δ {theta:g} σ", 2))
+    return made
+
+
+def convolutional(model: Model) -> list[Recipe]:
+    """Every weight of a convolutional and recurrent network: few bits and delta between frames."""
+    made = []
+    for bits, theta in itertools.product((2, 3, 4), (0.0, 0.1, 0.2, 0.3)):
+        form = {"method": "uniform", "bits": bits, "scales": "row"}
+        rules: Rules = [
+            {"weights": name, "structure": LEAST_SQUARES, "format": form,
+             **_delta(0.0 if name.startswith("head") else theta, "std", 0.5)}
+            for name in model.weights
+        ]  # fmt: skip
+        made.append(recipe(rules, f"{bits} bits, Δ {theta:g} σ", 2))
     return made
 
 

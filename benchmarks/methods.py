@@ -32,6 +32,7 @@ from _methods_cases import (
     DRAWS,
     FAMILIES,
     Case,
+    Family,
     Table,
     interval,
     keep_folder,
@@ -39,6 +40,7 @@ from _methods_cases import (
     make_table,
     prepared,
 )
+from _methods_more import allocation, controls, others, seconds
 from _methods_recipes import (
     all_units,
     characters,
@@ -50,10 +52,8 @@ from _methods_recipes import (
 )
 from threadpoolctl import threadpool_limits
 
-from modelflex.compress import compress
 from modelflex.core.fixed import Array
 from modelflex.core.recipe import Recipe
-from modelflex.search.catalogue import Catalogue
 
 COMMAND = "python benchmarks/methods.py"
 LEVELS = (0.01, 0.02, 0.05, 0.1)
@@ -69,15 +69,21 @@ class Benchmark:
         self.folder, self.jobs = folder, jobs
         self.rows: list[Row] = []
         self.figures: list[dict[str, Any]] = []
-        self.cases: dict[str, list[Case]] = {}
-        for family in (f for f in FAMILIES if any(m in f.name for m in models)):
-            loaded = [
+        self.models = models
+        self.cases = {cases[0].family.name: cases for cases in self.load(FAMILIES)}
+
+    def load(self, families: Sequence[Family]) -> list[list[Case]]:
+        """The cases of the families that are asked for and there."""
+        found = [
+            [
                 load_case(family, *checkpoint, seed)
-                for checkpoint in prepared(family, folder)
+                for checkpoint in prepared(family, self.folder)
                 for seed in DRAWS
             ]
-            if loaded:
-                self.cases[family.name] = loaded
+            for family in families
+            if any(part in family.name for part in self.models)
+        ]
+        return [cases for cases in found if cases]
 
     def table(self, cases: Sequence[Case], recipes: Sequence[Recipe]) -> Table:
         return make_table(cases, recipes, self.folder, self.jobs)
@@ -125,7 +131,7 @@ def few_bits(bench: Benchmark) -> None:
     for name, cases in bench.cases.items():
         relative = cases[0].family.relative
         for bits in (4, 3, 2):
-            table = bench.table(cases, formats(bits))
+            table = bench.table(cases, formats(cases[0].problem.model, bits))
             index = int(np.argmin(table.divergence.mean(axis=1)))
             row = bench.score("bits", f"{bits} bits", cases, table, index)
             goal = {(4, False): 0.2, (4, True): 0.5, (3, True): 1.6, (2, False): 0.5}
@@ -214,7 +220,10 @@ def against_naive(bench: Benchmark) -> None:
             continue
         cases = bench.cases[name]
         sides = {
-            "data-aware": (cases, [*hybrids(name), *whole(name), *formats(2)]),
+            "data-aware": (
+                cases,
+                [*hybrids(name), *whole(name), *formats(cases[0].problem.model, 2)],
+            ),
             # Naive recipes hang on the draw by the range of the activations only.
             "naive": (cases[:: len(DRAWS)], [*naive(), *finer_naive()]),
         }
@@ -245,35 +254,13 @@ def _at_divergence(name: str, level: float, tables: Mapping[str, Table]) -> Row:
     return row
 
 
-def seconds(bench: Benchmark) -> None:
-    """Compressing the 2-layer LSTM-256 by one configuration of every method, with two threads."""
-    name = "digits LSTM-256×2"
-    if name not in bench.cases:
-        return
-    case = bench.cases[name][0]
-    slowest = 0.0
-    seen: set[str] = set()
-    for entry in Catalogue(case.problem.model).recipes():
-        if entry.space in seen:
-            continue
-        seen.add(entry.space)
-        with threadpool_limits(2):
-            started = time.perf_counter()
-            compress(case.problem.model, entry.recipe, case.problem.stats)
-            taken = time.perf_counter() - started
-        bench.rows.append({
-            "part": "seconds", "model": name, "family": entry.space,
-            "recipe": entry.recipe.label, "seconds": taken,
-        })  # fmt: skip
-        slowest = max(slowest, taken)
-    bench.figure("compressing the 2-layer LSTM-256 by any one method, slowest", "≤ 30", slowest,
-                 "s", slowest <= 30)  # fmt: skip
-
-
 PARTS: Mapping[str, Callable[[Benchmark], None]] = {
     "bits": few_bits,
     "savings": large_savings,
     "naive": against_naive,
+    "allocation": allocation,
+    "controls": controls,
+    "others": others,
     "seconds": seconds,
 }
 
