@@ -19,8 +19,10 @@ from modelflex.search.advise import Reads, what_is_read
 from modelflex.search.ranges import configurations, fits, one_at_a_time
 from modelflex.search.space import SpaceRecipe
 
-FEW_INPUTS = 32
-"""Weights with fewer inputs keep the dense structure: they are small and hold little redundance."""
+FEW = 32
+"""Weights with fewer inputs or outputs keep the dense structure: they are small and hold little redundance
+(a fifth of the numbers of a head of nine classes is one direction).
+"""
 SHARES = (0.125, 0.1875, 0.25, 0.375, 0.5, 0.75)
 """Shares of a layer's units that stay."""
 WHOLE = Activation(8, "max")
@@ -167,7 +169,7 @@ class Catalogue:
         wide = [
             name
             for name, weight in self.model.weights.items()
-            if weight.shape[1] >= FEW_INPUTS
+            if min(weight.shape) >= FEW
             and name not in self._reads.symbols
             and _smaller(structure, weight.shape)
         ]
