@@ -95,6 +95,9 @@ class Delta(Activity):
         rows, lengths = _excerpt(site.lengths)
         few = replace(site, codes=site.codes[rows], lengths=lengths)
         low, high = 0, 1 << site.bits
+        # Thresholds of inputs with wide columns are smaller than the common one.
+        while high < NEVER and self._units_sent(high * site.step, few) > float(self.density or 0.0):
+            low, high = high + 1, 2 * high
         while low < high:  # the smallest θ, in code steps, that sends no more than is wanted
             middle = (low + high) // 2
             if self._units_sent(middle * site.step, few) <= float(self.density or 0.0):

@@ -252,6 +252,17 @@ def test_a_wanted_density_is_met_with_the_least_threshold(
     assert share_sent(below, site) > density
 
 
+def test_a_wanted_density_is_met_where_one_column_is_much_wider_than_the_others() -> None:
+    """Its threshold is a small share of the common one, which has to rise beyond all codes."""
+    lengths = np.array([60, 40])
+    norms = np.array([1.0] * 7 + [400.0])
+    site = make_site(walks(6, lengths), lengths, norms)
+    made = Delta(density=0.02, scaled="norm").resolve(site)
+    assert share_sent(made, site) <= 0.02
+    assert made.threshold is not None
+    assert made.threshold > 2**site.bits * site.step
+
+
 def test_density_one_sends_every_change_and_a_tiny_one_may_send_nothing() -> None:
     lengths = np.array([30, 30])
     site = make_site(walks(4, lengths), lengths)
