@@ -11,10 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Self
 
-import numpy as np
-
 from modelflex.core.fixed import Array
-from modelflex.core.gptq import damping
 from modelflex.core.layout import Geometry
 from modelflex.core.part import Part
 from modelflex.core.piecewise import Piecewise, exact_error, largest_error, piecewise
@@ -162,19 +159,6 @@ class Fit:
     sample: Array
     inner_link: Callable[[Array], Link]
     outer_link: Callable[[int], Link]
-
-    def least_squares(self, ridge: float) -> Array:
-        """The matrix that best predicts the wanted products, pulled towards the trained one.
-
-        Args:
-            ridge: of the pull, as a share of each input's variance.
-        """
-        if self.moments is None:
-            return self.matrix
-        cov = self.moments.cov_z
-        pull = ridge * np.diag(cov) + damping(cov)
-        wanted = self.moments.cov_tz + self.matrix * pull
-        return np.asarray(np.linalg.solve(cov + np.diag(pull), wanted.T).T)
 
     @property
     def hessian(self) -> Array | None:

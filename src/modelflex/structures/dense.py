@@ -9,8 +9,8 @@ from pydantic import ConfigDict, with_config
 
 from modelflex.core.extension import Fit, Planned, Structure
 from modelflex.core.layout import dense_geometry
+from modelflex.core.regression import Regression, check_ridge
 from modelflex.core.weight import Matrix
-from modelflex.errors import UserError
 from modelflex.registry import STRUCTURES
 
 
@@ -34,14 +34,13 @@ class Dense(Structure):
     search_range = {"fit": ("copy", "least_squares")}
 
     def __post_init__(self) -> None:
-        if not 0 <= self.ridge < float("inf"):
-            raise UserError(f"ridge is {self.ridge}", "a finite number ≥ 0")
+        check_ridge(self.ridge)
 
     def plan(self, out: int, inputs: int) -> tuple[Planned, ...]:
         return (Planned("dense", dense_geometry(out, inputs)),)
 
     def fit_weight(self, fit: Fit) -> Matrix:
-        target = fit.least_squares(self.ridge) if self.fit == "least_squares" else fit.matrix
+        target = Regression.of(fit, self.data_aware, self.ridge).target
         part = fit.encode.encode(target, fit.hessian, fit.gates)
         return Matrix(part, None, fit.link, fit.gates, "dense", fit.matrix.shape[1])
 
