@@ -26,11 +26,11 @@ RIDGE = 1e-6
 
 
 def error_weights(shape: tuple[int, int], hessian: Array | None, mask: Array | None) -> Array:
-    """How much the squared error of every value counts, [rows, n]: the curvature of its column (1 where
-    that is unknown), 0 where nothing is stored.
+    """How much the squared error of every value counts, [rows, n]: the curvature of its column as a
+    multiple of the mean one (1 where that is unknown), 0 where nothing is stored.
     """
     own = np.ones(shape[1]) if hessian is None else np.diag(hessian) + damping(hessian)
-    weights = np.broadcast_to(own, shape)
+    weights = np.broadcast_to(own / own.mean(), shape)
     return weights if mask is None else np.where(mask, weights, 0.0)
 
 
