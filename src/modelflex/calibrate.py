@@ -7,7 +7,7 @@ import numpy as np
 from modelflex.core.data import Draw, Sequences
 from modelflex.core.fixed import FX_BITS
 from modelflex.core.model import Model
-from modelflex.core.program import build_program, input_symbols
+from modelflex.core.program import build_program, check_symbols_read, input_symbols
 from modelflex.core.stats import SiteStats, Stats
 from modelflex.errors import UserError
 from modelflex.execute.gradients import importances
@@ -41,10 +41,12 @@ def calibrate(model: Model, sequences: Sequences, draw: Draw = ALL, seed: int = 
         seed: of the draw.
 
     Raises:
-        UserError: the model is already compressed, or an input of a weight never differs from zero.
+        UserError: the model is already compressed, the sequences hold no symbols where it takes them, or
+            an input of a weight never differs from zero.
     """
     if model.numeric != "float":
         raise UserError(f"model '{model.name}' is already compressed", "the uncompressed model")
+    check_symbols_read(sequences.x, model, "calibration data")
     if draw.copies and input_symbols(model) is not None:
         raise UserError(
             f"calibration_copies is {draw.copies} for a model of symbols", "0: they bear no noise"

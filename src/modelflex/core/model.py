@@ -17,6 +17,8 @@ MAX_WEIGHT = 1 << 27
 MAX_OPTION = 1 << 20
 MAX_PAST = 1 << 22
 """Numbers of earlier steps that a layer may keep."""
+MAX_PAST_STEPS = 1 << 12
+"""Earlier steps that a layer may keep: its program splits what it reads into steps."""
 READS = ("every", "last")
 OUTPUTS = ("logits", "values")
 
@@ -204,10 +206,10 @@ def _check_layer(layer: Layer, before: Layer | None) -> None:
             f"layer '{layer.name}' has {layer.inputs} inputs, {layer.units} units", "≥ 1"
         )
     past = layer.past
-    if past * layer.inputs > MAX_PAST:
+    if past > MAX_PAST_STEPS or past * layer.inputs > MAX_PAST:
         raise UserError(
             f"layer '{layer.name}' keeps {past} steps of {layer.inputs} inputs",
-            f"at most {MAX_PAST} numbers",
+            f"at most {MAX_PAST_STEPS} steps and {MAX_PAST} numbers",
         )
     if past and layer.reads == "last":
         raise UserError(

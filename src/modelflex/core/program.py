@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from modelflex.core.extension import Cell
+from modelflex.core.fixed import Array
 from modelflex.core.graph import Graph
 from modelflex.core.model import Layer, Model
 from modelflex.core.piecewise import FUNCTIONS, Piecewise
 from modelflex.core.tracer import Product, Tracer, Value
 from modelflex.core.weight import Weight, float_weight
+from modelflex.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +94,23 @@ def input_symbols(model: Model) -> int | None:
     graph = shape_graph(model.layers[0])
     read = (op for op in graph.ops if op.inputs == (graph.inputs["x"],))
     return next((int(op.attrs["size"]) for op in read if op.kind == "one_hot"), None)
+
+
+def check_symbols_read(x: Array, model: Model, where: str) -> None:
+    """Refuse inputs [ΣT, 1] that are no symbols of a model that takes their numbers.
+
+    Raises:
+        UserError: a fraction, or a number below 0 or above the last symbol's.
+    """
+    symbols = input_symbols(model)
+    if symbols is None:
+        return
+    bad = (x != np.rint(x)) | (x < 0) | (x >= symbols)
+    if bad.any():
+        raise UserError(
+            f"{where}: x holds {float(x[bad][0]):g} where the model takes the number of a symbol",
+            f"whole numbers 0 … {symbols - 1}",
+        )
 
 
 def hoistable_sites(program: Program) -> frozenset[str]:

@@ -15,7 +15,7 @@ import numpy as np
 from modelflex.core.data import Sequences
 from modelflex.core.fixed import Array
 from modelflex.core.model import Model
-from modelflex.core.program import input_symbols
+from modelflex.core.program import check_symbols_read
 from modelflex.errors import UserError, nearest
 
 ARRAYS = ("x", "lengths", "y")
@@ -91,7 +91,7 @@ def check_task(sequences: Sequences, model: Model, task: str, where: str = "data
     features = sequences.x.shape[1]
     if features != model.inputs:
         raise UserError(f"{where} has {features} features", f"{model.inputs}, the model's inputs")
-    _check_symbols(sequences.x, model, where)
+    check_symbols_read(sequences.x, model, where)
     if task == "none":
         return replace(sequences, y=None)
     if task != "regression" and model.per_step != (task != "classification"):
@@ -110,19 +110,6 @@ def check_task(sequences: Sequences, model: Model, task: str, where: str = "data
     rows = sequences.steps if model.per_step else sequences.count
     targets = _values if task == "regression" else _classes
     return replace(sequences, y=targets(sequences.y, rows, model.outputs, where))
-
-
-def _check_symbols(x: Array, model: Model, where: str) -> None:
-    """Refuse inputs that are no symbols of a model that takes their numbers."""
-    symbols = input_symbols(model)
-    if symbols is None:
-        return
-    bad = (x != np.rint(x)) | (x < 0) | (x >= symbols)
-    if bad.any():
-        raise UserError(
-            f"{where}: x holds {float(x[bad][0]):g} where the model takes the number of a symbol",
-            f"whole numbers 0 … {symbols - 1}",
-        )
 
 
 def _values(y: Array, rows: int, outputs: int, where: str) -> Array:

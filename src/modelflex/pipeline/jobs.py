@@ -15,6 +15,7 @@ from modelflex.calibrate import ALL, calibrate
 from modelflex.core.data import Draw
 from modelflex.core.fixed import Array
 from modelflex.core.model import Model
+from modelflex.core.program import check_symbols_read
 from modelflex.core.recipe import read_config
 from modelflex.errors import UserError
 from modelflex.evaluate import Metric
@@ -252,7 +253,9 @@ def run(model: Any, sequences: Any) -> Array:
     """
     with threadpool_limits(1):
         loaded = model if isinstance(model, Model) else load_model(model)
-        return run_network(loaded, load_sequences(sequences, "sequences"))[0]
+        data = load_sequences(sequences, "sequences")
+        check_symbols_read(data.x, loaded, "sequences")
+        return run_network(loaded, data)[0]
 
 
 def analyze_model(path: Path, data: Path | None) -> dict[str, Any]:

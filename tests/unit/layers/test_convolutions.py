@@ -384,3 +384,9 @@ def test_gradients_go_back_through_positions_and_frames() -> None:
             moved = model.with_weights({"conv.w": float_weight(kernel.dense(), bias, 1)})
             sides.append(float(np.sum(run_reals(moved, data) * v)))
         np.testing.assert_allclose(found[f], (sides[1] - sides[0]) / 2e-3, rtol=2e-2, atol=1e-2)
+
+
+def test_a_dilation_that_would_take_a_million_ops_is_refused_at_once() -> None:
+    layer = Layer("conv", "conv1d", 1, 2, "every", {"kernel": 2, "dilation": 1 << 20})
+    with pytest.raises(UserError, match="keeps 1048576 steps of 1 inputs; expected at most 4096"):
+        check_model(Model("m", (layer,), {"conv.w": float_weight(np.ones((2, 2)), None, 1)}))

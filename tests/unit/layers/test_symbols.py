@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import modelflex
 from modelflex.calibrate import calibrate
 from modelflex.compress import compress
 from modelflex.core.data import Draw, Sequences
@@ -119,6 +120,15 @@ def test_data_that_hold_no_symbols_are_refused() -> None:
         data = Sequences(np.array([[0.0], [bad]], np.float32), np.array([2]))
         with pytest.raises(UserError, match=r"takes the number of a symbol; expected whole"):
             check_task(data, model, "none", "data")
+
+
+@pytest.mark.parametrize("bad", [-1.0, float(SYMBOLS), 0.25])
+def test_no_symbol_is_calibrated_or_run_as_a_zero(bad: float) -> None:
+    data = Sequences(np.array([[1.0], [bad]], np.float32), np.array([2]))
+    with pytest.raises(UserError, match=r"calibration data: x holds .* number of a symbol"):
+        calibrate(character_model(), data)
+    with pytest.raises(UserError, match=r"sequences: x holds .* number of a symbol"):
+        modelflex.run(character_model(), (data.x, data.lengths))
 
 
 def test_symbols_are_not_varied_by_noise() -> None:
