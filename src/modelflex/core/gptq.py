@@ -9,7 +9,7 @@ import numpy as np
 from modelflex.core.fixed import Array
 
 Nearest = Callable[[Array, int], Array]
-"""(a column of values [rows], its number) → the nearest storable values [rows]."""
+"""(a column of values [rows], its number) → the nearest storable values [rows], a new array."""
 
 
 def damping(cov: Array, share: float = 0.01) -> float:
@@ -26,7 +26,7 @@ def gptq(
     """Values [rows, n] rounded column by column, the largest curvature first.
 
     Frantar et al., GPTQ, ICLR 2023 (arXiv 2210.17323), algorithm 1.
-    With U the upper Cholesky factor of H⁻¹: q = nearest(w_j); W_k −= (w_j − q)/U_jj · U_jk for k > j.
+    With U the upper Cholesky factor of H⁻¹: q = nearest(w_j); W_k −= (w_j − q)·U_jk/U_jj for k > j.
     Columns are worked off in chunks so that most of the update is a matrix product.
 
     Args:
@@ -37,36 +37,36 @@ def gptq(
     order = np.argsort(-np.diag(hessian), kind="stable")
     h = hessian[np.ix_(order, order)] + damping(hessian) * np.eye(order.size)
     inverse = np.linalg.inv(h)
-    upper = np.linalg.cholesky((inverse + inverse.T) / 2).T
+    lower = np.linalg.cholesky((inverse + inverse.T) / 2)
+    shares = lower / np.diag(lower)  # of the error of column j that column k makes up for, [k, j]
+    stored = None if mask is None else np.ascontiguousarray(mask[:, order].T)
     w = np.ascontiguousarray(values[:, order].T)  # one column of the matrix is contiguous
     n = w.shape[0]
     for start in range(0, n, chunk):
         end = min(start + chunk, n)
         errors = np.empty((end - start, w.shape[1]))
         for j in range(start, end):
-            column = int(order[j])
-            q = nearest(w[j], column)
-            if mask is not None:
-                q = np.where(mask[:, column], q, 0.0)
-            errors[j - start] = (w[j] - q) / upper[j, j]
+            w[j] -= shares[j, start:j] @ errors[: j - start]
+            q = nearest(w[j], int(order[j]))
+            if stored is not None:
+                q *= stored[j]
+            np.subtract(w[j], q, out=errors[j - start])
             w[j] = q
-            if j + 1 < end:
-                w[j + 1 : end] -= upper[j, j + 1 : end, None] * errors[j - start]
         if end < n:
-            w[end:] -= upper[start:end, end:].T @ errors
+            w[end:] -= shares[end:, start:end] @ errors
     rounded = np.empty_like(w)
     rounded[order] = w
     return rounded.T
 
 
 def descend(
-    values: Array,
     rounded: Array,
+    pulls: Array,
     hessian: Array,
     nearest: Nearest,
     mask: Array | None = None,
     chunk: int = 32,
-) -> Array:
+) -> tuple[Array, Array]:
     """One pass of coordinate descent: each column is rounded anew, the others as they stand.
 
     With E = values − rounded the best q of column j before rounding is rounded_j + (E·H)_j / H_jj, so
@@ -74,23 +74,31 @@ def descend(
 
     Args:
         rounded: [rows, n], on the grid (0 where the mask is false).
+        pulls: E·H, [rows, n].
         hessian: [n, n] with a positive diagonal.
         nearest, mask: see `gptq`.
+
+    Returns:
+        What is rounded now and its pulls.
     """
     n = hessian.shape[0]
-    q = np.array(rounded.T, order="C")  # a copy, one column contiguous
-    pulls = hessian @ (values.T - q)
+    stored = None if mask is None else np.ascontiguousarray(mask.T)
+    q, pulls = (
+        np.array(rounded.T, order="C"),
+        np.array(pulls.T, order="C"),
+    )  # columns are contiguous
+    own = 1.0 / np.diag(hessian)
     for start in range(0, n, chunk):
         end = min(start + chunk, n)
-        changes = np.zeros((end - start, q.shape[1]))
+        changes = np.empty((end - start, q.shape[1]))
         for j in range(start, end):
-            new = nearest(q[j] + pulls[j] / hessian[j, j], j)
-            if mask is not None:
-                new = np.where(mask[:, j], new, 0.0)
-            changes[j - start] = new - q[j]
+            wanted = pulls[j] - hessian[j, start:j] @ changes[: j - start]
+            wanted *= own[j]
+            wanted += q[j]
+            new = nearest(wanted, j)
+            if stored is not None:
+                new *= stored[j]
+            np.subtract(new, q[j], out=changes[j - start])
             q[j] = new
-            if j + 1 < end:
-                pulls[j + 1 : end] -= hessian[j + 1 : end, j, None] * changes[j - start]
-        if end < n:
-            pulls[end:] -= hessian[end:, start:end] @ changes
-    return q.T
+        pulls -= hessian[:, start:end] @ changes
+    return q.T, pulls.T

@@ -47,6 +47,15 @@ def _merged(scale: Scale, other: Scale, better: Array) -> Scale:
     return as_scale(np.where(better, other.value(), scale.value()))
 
 
+def _taken(scale: Scale, groups: Array) -> Scale:
+    return Scale(scale.mantissa[groups], scale.exponent)
+
+
+def group_rows(groups: Array, each: int) -> Array:
+    """The rows of groups of `each` consecutive ones."""
+    return np.asarray((groups[:, None] * each + np.arange(each)).ravel())
+
+
 class Levels(ABC):
     """Integers times a scale, as they are stored."""
 
@@ -55,12 +64,16 @@ class Levels(ABC):
     """Consecutive rows that share a factor and a table."""
 
     @abstractmethod
-    def numbers(self, x: Array, column: int | None = None) -> Array:
-        """Which level is nearest to each of x: [rows] of one column, or [rows, n] of all."""
+    def nearest(self, x: Array, column: int) -> Array:
+        """The values nearest to x [rows] of a column, a new array."""
 
     @abstractmethod
-    def codes(self, numbers: Array, column: int | None = None) -> Array:
-        """The stored integers of levels [rows] of one column, or [rows, n], as floats."""
+    def numbers(self, x: Array) -> Array:
+        """Which level is nearest to each of x [rows, n]."""
+
+    @abstractmethod
+    def codes(self, numbers: Array) -> Array:
+        """The stored integers of levels [rows, n], as floats."""
 
     @abstractmethod
     def features(self, numbers: Array, rows: slice) -> Array:
@@ -73,6 +86,10 @@ class Levels(ABC):
     @abstractmethod
     def with_parameters(self, theta: Array) -> Self:
         """The same kind of levels with other θ [groups, parameters], rounded to what is stored."""
+
+    @abstractmethod
+    def taken(self, groups: Array) -> Self:
+        """The levels of some groups of rows, one after another: int [some], repeats are allowed."""
 
     @abstractmethod
     def merged(self, other: Self, better: Array) -> Self:
@@ -90,10 +107,6 @@ class Levels(ABC):
     def values(self, numbers: Array) -> Array:
         """What levels [rows, n] stand for."""
         return self.codes(numbers) * self.steps[:, None]
-
-    def nearest(self, x: Array, column: int) -> Array:
-        """The values nearest to x [rows] of a column."""
-        return self.codes(self.numbers(x, column), column) * self.steps
 
 
 def largest_integer(kind: str, bits: int) -> int:
@@ -114,8 +127,16 @@ def nearest_integers(x: Array, kind: str, bits: int) -> Array:
         exponent = np.frexp(np.maximum(size, 0.5) * (4 / 3))[1] - 1
         near = np.ldexp(np.copysign(1.0, x), np.maximum(exponent, 0))
         return np.clip(np.where(size < 0.5, 0.0, near), -top, top)
-    near = 2 * np.floor(x / 2) + 1 if kind == "odd" else np.rint(x)
-    return np.clip(near, -top, top)
+    # In place: this runs for every column of every pass, and again for every range that is tried.
+    if kind == "odd":
+        near = x * 0.5
+        np.floor(near, out=near)
+        near += 0.5
+        near *= 2.0
+    else:
+        near = np.rint(x)
+    np.minimum(near, top, out=near)
+    return np.maximum(near, -top, out=near)
 
 
 @final
@@ -145,17 +166,25 @@ class Multiples(Levels):
         width = self.columns // self.multipliers.shape[1]
         return np.repeat(self.multipliers.astype(np.float64), width, axis=1)
 
-    def _some_factors(self, column: int | None) -> Array | float:
-        if self._factors is None:
-            return 1.0
-        return self._factors if column is None else self._factors[:, column]
+    @cached_property
+    def _sizes(self) -> Array | None:
+        """The value of code 1 at every place, [n, rows]; None without multipliers."""
+        return (
+            None if self._factors is None else np.multiply(self._factors.T, self.steps, order="C")
+        )
 
-    def numbers(self, x: Array, column: int | None = None) -> Array:
-        steps = self.steps[:, None] if column is None else self.steps
-        return nearest_integers(x / (steps * self._some_factors(column)), self.kind, self.bits)
+    def nearest(self, x: Array, column: int) -> Array:
+        size = self.steps if self._sizes is None else self._sizes[column]
+        near = nearest_integers(x / size, self.kind, self.bits)
+        near *= size
+        return near
 
-    def codes(self, numbers: Array, column: int | None = None) -> Array:
-        return numbers * self._some_factors(column)
+    def numbers(self, x: Array) -> Array:
+        size = self.steps[:, None] if self._sizes is None else self._sizes.T
+        return nearest_integers(x / size, self.kind, self.bits)
+
+    def codes(self, numbers: Array) -> Array:
+        return numbers if self._factors is None else numbers * self._factors
 
     def features(self, numbers: Array, rows: slice) -> Array:
         some = numbers if self._factors is None else numbers * self._factors[rows]
@@ -167,6 +196,12 @@ class Multiples(Levels):
     def with_parameters(self, theta: Array) -> Multiples:
         # A negative factor would be worse than none at all.
         return replace(self, scale=as_scale(np.maximum(theta[:, 0], 0.0)))
+
+    def taken(self, groups: Array) -> Multiples:
+        multipliers = self.multipliers
+        if multipliers is not None:
+            multipliers = multipliers[group_rows(groups, self.each)]
+        return replace(self, scale=_taken(self.scale, groups), multipliers=multipliers)
 
     def merged(self, other: Multiples, better: Array) -> Multiples:
         return replace(self, scale=_merged(self.scale, other.scale, better))
@@ -220,28 +255,32 @@ class Tables(Levels):
         return np.argsort(self._levels, axis=1, kind="stable")
 
     @cached_property
+    def _rising(self) -> Array:
+        """The values of every row, increasing, [rows, 2^bits]."""
+        return np.take_along_axis(self._levels, self._order, axis=1) * self.steps[:, None]
+
+    @cached_property
     def _middles(self) -> Array:
         """Where the next level becomes the nearest, [2^bits − 1, rows]."""
-        rising = np.take_along_axis(self._levels, self._order, axis=1)
-        return np.ascontiguousarray((rising[:, 1:] + rising[:, :-1]).T / 2 * self.steps)
+        return np.ascontiguousarray((self._rising[:, 1:] + self._rising[:, :-1]).T / 2)
 
-    def numbers(self, x: Array, column: int | None = None) -> Array:
-        if column is not None:
-            place = np.count_nonzero(x > self._middles, axis=0)
-        else:
-            place = np.zeros(x.shape, np.int64)
-            for middle in self._middles:
-                place += x > middle[:, None]
-        return self._looked_up(self._order, place)
+    @cached_property
+    def _first(self) -> Array:
+        """Where the levels of every row start in an array of them all, [rows]."""
+        return np.arange(0, self._levels.size, self._levels.shape[1])
 
-    def codes(self, numbers: Array, column: int | None = None) -> Array:
-        return self._looked_up(self._levels, numbers)
+    def nearest(self, x: Array, column: int) -> Array:
+        above = (x > self._middles).view(np.int8)
+        return self._rising.take(self._first + np.add.reduce(above, axis=0, dtype=np.int8))
 
-    @staticmethod
-    def _looked_up(table: Array, at: Array) -> Array:
-        """table[r, at[r, …]] of every row r."""
-        first = np.arange(0, table.size, table.shape[1])
-        return np.asarray(table.ravel()[at + (first if at.ndim == 1 else first[:, None])])
+    def numbers(self, x: Array) -> Array:
+        place = np.zeros(x.shape, np.int64)
+        for middle in self._middles:
+            place += x > middle[:, None]
+        return self._order.take(place + self._first[:, None])
+
+    def codes(self, numbers: Array) -> Array:
+        return self._levels.take(numbers + self._first[:, None])
 
     def features(self, numbers: Array, rows: slice) -> Array:
         return np.ascontiguousarray(self._basis[numbers].transpose(0, 2, 1))
@@ -251,6 +290,9 @@ class Tables(Levels):
 
     def with_parameters(self, theta: Array) -> Tables:
         return Tables.near(self.kind, self.bits, self.each, theta)
+
+    def taken(self, groups: Array) -> Tables:
+        return replace(self, scale=_taken(self.scale, groups), table=self.table[groups])
 
     def merged(self, other: Tables, better: Array) -> Tables:
         table = np.where(better[:, None], other.table, self.table)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from modelflex.core.fixed import Array
 from modelflex.core.gptq import damping, descend, gptq
-from modelflex.core.levels import Levels, largest_integer, nearest_integers
+from modelflex.core.levels import Levels, group_rows, largest_integer, nearest_integers
 from modelflex.core.part import Part
 
 Rounding = Literal["nearest", "gptq"]
@@ -21,6 +22,8 @@ STARTS = (1.0, 1.2)
 what is rounded. Every group keeps the best it saw."""
 FEATURE_NUMBERS = 1 << 22
 """Features held at once (32 MiB)."""
+CACHED_NUMBERS = 1 << 13
+"""Values worked on at once (64 KiB), so that they stay in the processor's cache."""
 RIDGE = 1e-6
 """Pull of parameters towards what they were, as a share of their curvature: some may be unused."""
 
@@ -44,13 +47,21 @@ def best_steps(
         shares: steps that are tried, as shares of the one that just covers the largest value.
     """
     full = np.where(weights > 0, np.abs(values), 0.0).max(axis=1) / largest_integer(kind, bits)
-    best, least = full, np.full(full.shape, np.inf)
-    for share in shares:
-        step = np.where(full > 0, full * share, 1.0)[:, None]
-        lost = nearest_integers(values / step, kind, bits) * step - values
-        error = np.einsum("gn,gn,gn->g", lost, lost, weights)
-        best = np.where(error < least, full * share, best)
-        least = np.minimum(error, least)
+    best = full.copy()
+    groups = max(CACHED_NUMBERS // values.shape[1], 1)
+    for start in range(0, full.size, groups):
+        some = slice(start, start + groups)
+        codes = values[some] / np.where(full[some] > 0, full[some], 1.0)[:, None]
+        least = np.full(codes.shape[0], np.inf)
+        for share in shares:
+            wanted = codes / share
+            lost = nearest_integers(wanted, kind, bits)
+            lost -= wanted
+            lost *= lost
+            error = np.einsum("gn,gn->g", lost, weights[some]) * share**2
+            better = error < least
+            best[some][better] = full[some][better] * share
+            least[better] = error[better]
     return best
 
 
@@ -70,63 +81,137 @@ def encode(
     if rounding == "nearest" or hessian is None:
         codes = levels.codes(levels.numbers(values))
         return levels.part(_masked(codes, mask))
-    curvature = hessian + damping(hessian) * np.eye(hessian.shape[0])
-    least = np.full(levels.parameters().shape[0], np.inf)
-    best, chosen = levels, np.zeros_like(values)
-    for start in STARTS:
-        begun = levels.with_parameters(levels.parameters() * start)
-        rounded = gptq(values, hessian, begun.nearest, mask)
-        for tried, numbers in _alternation(values, rounded, curvature, mask, begun):
-            lost = values - _masked(tried.values(numbers), mask)
-            errors = np.sum((lost @ curvature) * lost, axis=1).reshape(least.size, -1).sum(axis=1)
-            better = errors < least
-            least, best = np.minimum(errors, least), best.merged(tried, better)
-            chosen = np.where(np.repeat(better, levels.each)[:, None], numbers, chosen)
-    return best.part(_masked(best.codes(chosen.astype(numbers.dtype)), mask))
+    problem = Problem.of(values, hessian + damping(hessian) * np.eye(hessian.shape[0]), mask)
+    tried = problem.start(levels, hessian)
+    best, numbers, least = tried.levels, tried.levels.numbers(tried.stored), tried.errors
+    for again in range(ALTERNATIONS):
+        tried = problem.descended(problem.refitted(tried) if again else tried)
+        better = tried.errors < least
+        least, best = np.minimum(tried.errors, least), best.merged(tried.levels, better)
+        found = tried.levels.numbers(tried.stored)
+        numbers = np.where(np.repeat(better, levels.each)[:, None], found, numbers)
+    return best.part(_masked(best.codes(numbers), mask))
 
 
-def _alternation(
-    values: Array, rounded: Array, curvature: Array, mask: Array | None, levels: Levels
-) -> Iterator[tuple[Levels, Array]]:
-    """Levels and numbers after every descent, the levels refitted in between."""
-    numbers = levels.numbers(descend(values, rounded, curvature, levels.nearest, mask))
-    yield levels, numbers
-    for _ in range(ALTERNATIONS):
-        levels = refitted(levels, numbers, values, curvature, mask)
-        rounded = _masked(levels.values(numbers), mask)
-        numbers = levels.numbers(descend(values, rounded, curvature, levels.nearest, mask))
-        yield levels, numbers
+@dataclass(frozen=True, eq=False)
+class Tried:
+    """What could be stored.
+
+    Attributes:
+        levels: of the values.
+        stored: the values Q, [rows, n].
+        pulls: E·H of what is lost, [rows, n].
+        errors: tr(E·H·Eᵀ) of every group.
+    """
+
+    levels: Levels
+    stored: Array
+    pulls: Array
+    errors: Array
+
+    def taken(self, groups: Array) -> Tried:
+        """Some of the groups."""
+        rows = group_rows(groups, self.levels.each)
+        return Tried(
+            self.levels.taken(groups), self.stored[rows], self.pulls[rows], self.errors[groups]
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Values W to be stored so that what is lost, E = W − Q, has little tr(E·H·Eᵀ).
+
+    Attributes:
+        values: W, [rows, n].
+        curved: W·H.
+        curvature: H, [n, n], positive definite.
+        mask: bool [rows, n]; 0 is stored where it is false.
+    """
+
+    values: Array
+    curved: Array
+    curvature: Array
+    mask: Array | None
+
+    @staticmethod
+    def of(values: Array, curvature: Array, mask: Array | None) -> Problem:
+        """Columns are made contiguous, as the descent goes through them."""
+        columns = np.asfortranarray(values)
+        return Problem(columns, (curvature @ columns.T).T, curvature, mask)
+
+    def tried(self, levels: Levels, stored: Array, pulls: Array | None = None) -> Tried:
+        """How good it is to store Q [rows, n]; `pulls` are worked out where they are not known."""
+        lost = self.values - stored
+        if pulls is None:
+            pulls = (self.curvature @ lost.T).T
+        errors = np.einsum("rn,rn->r", lost, pulls).reshape(-1, levels.each).sum(axis=1)
+        return Tried(levels, stored, pulls, errors)
+
+    def start(self, levels: Levels, hessian: Array) -> Tried:
+        """Codes by GPTQ and a descent from several levels, which are refitted: the best for every group.
+
+        Args:
+            hessian: H before it was damped.
+        """
+        groups = levels.parameters().shape[0]
+        every = np.tile(np.arange(groups), len(STARTS))
+        rows, begun = group_rows(every, levels.each), levels.taken(every)
+        mask = None if self.mask is None else self.mask[rows]
+        many = Problem(self.values.T[:, rows].T, self.curved.T[:, rows].T, self.curvature, mask)
+        begun = begun.with_parameters(begun.parameters() * np.repeat(STARTS, groups)[:, None])
+        rounded = gptq(many.values, hessian, begun.nearest, mask)
+        tried = many.refitted(many.descended(many.tried(begun, rounded)))
+        first = tried.errors.reshape(len(STARTS), groups).argmin(axis=0)
+        return tried.taken(first * groups + np.arange(groups))
+
+    def descended(self, tried: Tried) -> Tried:
+        """After a descent on the codes."""
+        stored, pulls = descend(
+            tried.stored, tried.pulls, self.curvature, tried.levels.nearest, self.mask
+        )
+        return self.tried(tried.levels, stored, pulls)
+
+    def refitted(self, tried: Tried) -> Tried:
+        """The same codes of the levels that least squares gives for them."""
+        levels, theta = tried.levels, tried.levels.parameters()
+        if theta.shape[1] == 1:
+            # Q·H is W·H − E·H, so nothing has to be multiplied.
+            fitted = tried.stored, self.curved - tried.pulls
+            normal = np.einsum("rn,rn->r", *fitted).reshape(-1, levels.each).sum(axis=1)
+            side = (
+                np.einsum("rn,rn->r", tried.stored, tried.pulls)
+                .reshape(-1, levels.each)
+                .sum(axis=1)
+            )
+            ratio = 1 + side / np.where(normal > 0, normal * (1 + RIDGE), 1.0)
+            new = levels.with_parameters(theta * ratio[:, None])
+            by = np.repeat(new.parameters()[:, 0] / theta[:, 0], levels.each)[:, None]
+            return self.tried(new, tried.stored * by, self.curved - by * fitted[1])
+        numbers = levels.numbers(tried.stored)
+        normal, side = self._normal_equations(levels, numbers, tried.pulls)
+        pull = np.trace(normal, axis1=1, axis2=2) / theta.shape[1] * RIDGE
+        normal += np.where(pull > 0, pull, 1.0)[:, None, None] * np.eye(theta.shape[1])
+        new = levels.with_parameters(theta + np.linalg.solve(normal, side[:, :, None])[:, :, 0])
+        return self.tried(new, _masked(new.values(numbers), self.mask))
+
+    def _normal_equations(
+        self, levels: Levels, numbers: Array, pulls: Array
+    ) -> tuple[Array, Array]:
+        """Σ φ·H·φᵀ [groups, parameters, parameters] and Σ φ·H·e [groups, parameters] over the rows."""
+        count, (rows, n) = levels.parameters().shape[1], numbers.shape
+        normal, side = np.empty((rows, count, count)), np.empty((rows, count))
+        step = max(FEATURE_NUMBERS // (count * n), 1)
+        for start in range(0, rows, step):
+            some = slice(start, min(start + step, rows))
+            phi = levels.features(numbers[some], some)
+            if self.mask is not None:
+                phi = phi * self.mask[some, None, :]
+            curved = (phi.reshape(-1, n) @ self.curvature).reshape(phi.shape)
+            normal[some] = curved @ phi.transpose(0, 2, 1)
+            side[some] = (phi @ pulls[some, :, None])[:, :, 0]
+        normal = normal.reshape(-1, levels.each, count, count).sum(axis=1)
+        return normal, side.reshape(-1, levels.each, count).sum(axis=1)
 
 
 def _masked(x: Array, mask: Array | None) -> Array:
     return x if mask is None else np.where(mask, x, 0.0)
-
-
-def refitted(
-    levels: Levels, numbers: Array, values: Array, curvature: Array, mask: Array | None
-) -> Levels:
-    """The levels that least squares gives for fixed numbers [rows, n].
-
-    Args:
-        values: [rows, n].
-        curvature: [n, n], positive definite.
-    """
-    theta = levels.parameters()
-    groups, count = theta.shape
-    rows, n = values.shape
-    lost = values - _masked(levels.values(numbers), mask)
-    normal, side = np.empty((rows, count, count)), np.empty((rows, count))
-    step = max(FEATURE_NUMBERS // (count * n), 1)
-    for start in range(0, rows, step):
-        some = slice(start, min(start + step, rows))
-        phi = levels.features(numbers[some], some)
-        if mask is not None:
-            phi = phi * mask[some, None, :]
-        curved = (phi.reshape(-1, n) @ curvature).reshape(phi.shape)
-        normal[some] = curved @ phi.transpose(0, 2, 1)
-        side[some] = (curved @ lost[some, :, None])[:, :, 0]
-    normal = normal.reshape(groups, levels.each, count, count).sum(axis=1)
-    side = side.reshape(groups, levels.each, count).sum(axis=1)
-    pull = np.trace(normal, axis1=1, axis2=2) / count * RIDGE
-    pull = np.where(pull > 0, pull, 1.0)[:, None, None] * np.eye(count)
-    return levels.with_parameters(theta + np.linalg.solve(normal + pull, side[:, :, None])[:, :, 0])

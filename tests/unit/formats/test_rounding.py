@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,11 @@ from hypothesis import strategies as st
 from modelflex.core.fixed import Array
 from modelflex.core.gptq import damping, descend, gptq
 from modelflex.core.levels import Levels, Multiples, Tables, as_scale, nearest_integers
-from modelflex.core.rounding import best_steps, encode, refitted
+from modelflex.core.rounding import Problem, best_steps, encode
+
+
+def descended(values: Array, rounded: Array, h: Array, *rest: Any) -> Array:
+    return descend(rounded, (values - rounded) @ h, h, to_integers, *rest)[0]
 
 
 def to_integers(column: Array, _: int) -> Array:
@@ -37,7 +42,7 @@ def test_gptq_loses_less_than_nearest_rounding_and_descent_less_again(seed: int)
     h += damping(h) * np.eye(48)
     values = np.random.default_rng(seed).normal(size=(16, 48))
     nearest, one = to_integers(values, 0), gptq(values, h, to_integers)
-    two = descend(values, one, h, to_integers)
+    two = descended(values, one, h)
     assert error(two - values, h) < error(one - values, h) < error(nearest - values, h)
 
 
@@ -47,7 +52,7 @@ def test_gptq_with_independent_inputs_is_nearest_rounding() -> None:
     h = np.diag(rng.uniform(0.5, 2, 9))
     np.testing.assert_array_equal(gptq(values, h, to_integers), to_integers(values, 0))
     zeros = np.zeros_like(values)
-    np.testing.assert_array_equal(descend(values, zeros, h, to_integers), to_integers(values, 0))
+    np.testing.assert_array_equal(descended(values, zeros, h), to_integers(values, 0))
 
 
 @given(st.integers(0, 2**31), st.integers(1, 40), st.integers(1, 3))
@@ -60,7 +65,7 @@ def test_results_do_not_depend_on_the_chunk(seed: int, n: int, rows: int) -> Non
     np.testing.assert_array_equal(one, two)
     assert not one[~mask].any()
     h += damping(h) * np.eye(n)
-    one, two = (descend(values, one, h, to_integers, mask, chunk) for chunk in (3, 64))
+    one, two = (descended(values, one, h, mask, chunk) for chunk in (3, 64))
     np.testing.assert_array_equal(one, two)
     assert not one[~mask].any()
 
@@ -71,7 +76,7 @@ def test_descent_ends_where_no_single_code_is_better() -> None:
     q = np.zeros_like(values)
     losses = []
     for _ in range(30):
-        q = descend(values, q, h, to_integers)
+        q = descended(values, q, h)
         losses.append(error(q - values, h))
     assert losses == sorted(losses, reverse=True)
     for j, level in itertools.product(range(8), range(-3, 4)):
@@ -99,7 +104,10 @@ def test_refitted_levels_are_those_of_least_squares(levels: Levels) -> None:
     values = rng.normal(size=(4, 12))
     numbers = levels.numbers(values)
     mask = rng.random((4, 12)) < 0.8
-    found = refitted(levels, numbers, values, h, mask).parameters()
+    problem = Problem.of(values, h, mask)
+    before = problem.tried(levels, np.where(mask, levels.values(numbers), 0.0))
+    after = problem.refitted(before)
+    found = after.levels.parameters()
     root = np.linalg.cholesky(h).T
     for group in range(2):
         rows = slice(2 * group, 2 * group + 2)
@@ -109,6 +117,21 @@ def test_refitted_levels_are_those_of_least_squares(levels: Levels) -> None:
         wanted = np.linalg.lstsq(system, target, rcond=None)
         # Stored parameters are rounded to int8 (tables) and 15 bits (scales).
         np.testing.assert_allclose(found[group], wanted[0], atol=np.abs(wanted[0]).max() / 100)
+        lost = values[rows] - after.stored[rows]
+        assert after.errors[group] == pytest.approx(error(lost, h))
+    assert np.all(after.errors < before.errors)
+    np.testing.assert_allclose(after.stored, after.levels.values(numbers) * mask)
+    np.testing.assert_allclose(after.pulls, (values - after.stored) @ h, atol=1e-9)
+
+
+@given(st.integers(0, 2**31), st.integers(1, 40), st.integers(1, 50))
+@settings(max_examples=30)
+def test_pulls_after_a_descent_are_those_of_what_is_lost(seed: int, n: int, chunk: int) -> None:
+    rng = np.random.default_rng(seed)
+    h, values = curved(seed, n) + np.eye(n) / 100, rng.normal(size=(3, n)) * 2
+    mask = rng.random((3, n)) < 0.7
+    q, pulls = descend(0 * values, values @ h, h, to_integers, mask, chunk)
+    np.testing.assert_allclose(pulls, (values - q) @ h, atol=1e-8 * np.abs(h).max())
 
 
 @pytest.mark.parametrize("levels", levels_of_each_kind(), ids=lambda v: f"{v.kind}-{v.bits}")
@@ -122,6 +145,14 @@ def test_numbers_are_those_of_the_nearest_levels(levels: Levels) -> None:
     for column in range(12):
         got = levels.nearest(values[:, column], column)
         np.testing.assert_allclose(got, part.value()[:, column])
+
+
+@pytest.mark.parametrize("levels", levels_of_each_kind(), ids=lambda v: f"{v.kind}-{v.bits}")
+def test_levels_of_groups_are_taken_with_their_rows(levels: Levels) -> None:
+    values = np.random.default_rng(4).normal(size=(4, 12))
+    rows = [2, 3, 0, 1, 2, 3]
+    whole, taken = levels.values(levels.numbers(values)), levels.taken(np.array([1, 0, 1]))
+    np.testing.assert_array_equal(taken.values(taken.numbers(values[rows])), whole[rows])
 
 
 def test_merged_levels_take_whole_groups() -> None:
