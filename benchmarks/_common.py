@@ -34,9 +34,11 @@ def machine() -> dict[str, Any]:
 
 
 def figure(
-    name: str, goal: str, value: float, unit: str, met: bool | None, command: str
+    name: str, goal: str, value: float | None, unit: str, met: bool | None, command: str
 ) -> dict[str, Any]:
-    """One figure beside its goal; `met` is None for figures reported without a goal."""
+    """One figure beside its goal; `met` is None for figures reported without a goal, `value` where
+    nothing was found that has one.
+    """
     return {
         "name": name,
         "goal": goal,

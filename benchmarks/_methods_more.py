@@ -32,7 +32,8 @@ def allocation(bench: Benchmark) -> None:
             continue
         space = one_for_all(cases[0].problem.model)
         table = bench.table(cases, space)
-        gains = []
+        gains: list[float] = []
+        missed = 0  # where one global choice is within the divergence and the allocation is not
         for level in LEVELS:
             for column, case in enumerate(cases):
                 row = _allocated(case, space, level)
@@ -40,6 +41,7 @@ def allocation(bench: Benchmark) -> None:
                     -table.fetch_ratio[:, column], table.divergence[:, column] <= level
                 )
                 if index is None or not row["within"]:
+                    missed += index is not None
                     continue
                 chosen: dict[str, Recipe] = {
                     "global": table.recipes[index], "allocated": row.pop("recipe")
@@ -55,11 +57,12 @@ def allocation(bench: Benchmark) -> None:
                 row["gain"] = row["global_bytes"] / row["allocated_bytes"]
                 gains.append(row["gain"])
                 bench.rows.append(row)
-        gain = float(np.exp(np.mean(np.log(gains)))) if gains else float("nan")
+        gain = float(np.exp(np.mean(np.log(gains)))) if gains else None
         bench.figure(
             f"allocation over one global choice, {name}: fetched bytes at KL "
-            f"{' and '.join(map(str, LEVELS))}, ≤ {EVALUATIONS} evaluations (geometric mean)",
-            "≥ 1.3", gain, "×", gain >= 1.3,
+            f"{' and '.join(map(str, LEVELS))}, ≤ {EVALUATIONS} evaluations (geometric mean of "
+            f"{len(gains)}, {missed} more missed the divergence)",
+            "≥ 1.3", gain, "×", gain is not None and gain >= 1.3 and not missed,
         )  # fmt: skip
 
 

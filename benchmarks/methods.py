@@ -88,9 +88,10 @@ class Benchmark:
     def table(self, cases: Sequence[Case], recipes: Sequence[Recipe]) -> Table:
         return make_table(cases, recipes, self.folder, self.jobs)
 
-    def figure(self, name: str, goal: str, value: float, unit: str, met: bool) -> None:
+    def figure(self, name: str, goal: str, value: float | None, unit: str, met: bool) -> None:
         self.figures.append(figure(name, goal, value, unit, met, COMMAND))
-        print(f"{'met    ' if met else 'NOT MET'} {name}: {value:.4g} {unit} (goal {goal})")
+        found = "none found" if value is None else f"{value:.4g} {unit}"
+        print(f"{'met    ' if met else 'NOT MET'} {name}: {found} (goal {goal})")
 
     def score(self, part: str, role: str, cases: Sequence[Case], table: Table, index: int) -> Row:
         """Score a chosen recipe on test data, once for each case."""
@@ -159,7 +160,7 @@ def one_recipe(
     index = table.choose(table.divergence.mean(axis=1), within(table, fetch, size))
     title = f"{role}, {name}: loss at ≥ {fetch:g}× fetched and ≥ {size:g}× smaller"
     if index is None:
-        bench.figure(title, f"≤ {LOSS:g}", float("inf"), "points (none found)", False)
+        bench.figure(title, f"≤ {LOSS:g}", None, "points", False)
         return
     row = bench.score("one recipe", role, cases, table, index)
     bench.figure(title, f"≤ {LOSS:g}", row["test_loss"], "points", row["test_loss"] <= LOSS)
