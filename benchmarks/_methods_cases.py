@@ -139,14 +139,16 @@ class Case:
         return 100 * (base.value - quality.value)
 
     @cached_property
-    def _original(self) -> tuple[Array, Quality]:
-        outputs, _ = run_network(self.problem.model, self.test)
+    def _original(self) -> tuple[Array, Quality, float]:
+        """Outputs, metric and bytes fetched a step of the uncompressed network on test data."""
+        outputs, profile = run_network(self.problem.model, self.test)
         base, _ = score_network(self.problem, self.problem.model, self.test, None)
-        return outputs, base["metric"]
+        cost = baseline_cost(self.problem.model, profile, self.pricer.platform)
+        return outputs, base["metric"], float(cost.weight_fetch_bytes_per_step or math.nan)
 
     def on_test(self, recipe: Recipe) -> dict[str, float]:
         """Scores and savings of a recipe on test data."""
-        outputs, base = self._original
+        outputs, base, fetch_bytes = self._original
         model = compress(self.problem.model, recipe, self.problem.stats).model
         quality, profile = score_network(self.problem, model, self.test, outputs)
         pricer = Pricer(
@@ -158,7 +160,7 @@ class Case:
             "metric": quality["metric"].value,
             "loss": self.loss(quality["metric"], base),
             "divergence": quality["divergence"].value,
-            "fetch_ratio": self.fetch_bytes / float(cost.weight_fetch_bytes_per_step or math.nan),
+            "fetch_ratio": fetch_bytes / float(cost.weight_fetch_bytes_per_step or math.nan),
             "size_ratio": self.weight_bytes / float(cost.weight_bytes or math.nan),
             "weight_bytes": float(cost.weight_bytes or math.nan),
         }
