@@ -232,8 +232,11 @@ class Format(ABC):
     def side_bytes(self, rows: int, columns: int, gates: int) -> int:
         """Bytes beside the codes of an array [rows, columns]: scales, tables, multipliers.
 
+        Args:
+            columns: 0 where codes of different rows come from different columns (sparse layouts).
+
         Raises:
-            UserError: groups that do not divide the rows or columns.
+            UserError: groups that do not divide the rows or columns, or groups of no columns.
         """
 
     @abstractmethod

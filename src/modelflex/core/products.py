@@ -14,7 +14,7 @@ import numpy as np
 
 from modelflex.core.fixed import Array
 from modelflex.core.graph import PRIMITIVES, Graph
-from modelflex.core.layout import Geometry
+from modelflex.core.layout import SPARSE, Geometry
 from modelflex.core.model import Layer, Model
 from modelflex.core.part import FLOAT_BITS, operand_bits
 from modelflex.core.profile import Profile
@@ -206,9 +206,8 @@ def footprint(
     held_before = False
     for link, (planned, density) in enumerate(zip(products, densities, strict=True)):
         geo = planned.geometry
-        side = form.side_bytes(
-            geo.rows, (geo.codes + geo.rows - 1) // geo.rows, gates if planned.gated else 1
-        )
+        columns = 0 if planned.layout in SPARSE else -(-geo.codes // geo.rows)
+        side = form.side_bytes(geo.rows, columns, gates if planned.gated else 1)
         last = link == len(products) - 1
         bias = geo.out * bias_bits(form.stored_bits) // 8 + 1 + 2 if has_bias and last else 0
         activity = choice.activity if planned.outer else planned.inner

@@ -254,6 +254,7 @@ def fit_sparse(fit: Fit, pattern: Pattern, score: Score, refit: Refit, ridge: fl
     """
     inputs = fit.matrix.shape[1]
     pattern.geometry(*fit.matrix.shape)
+    fit.encode.side_bytes(fit.matrix.shape[0], 0, fit.gates)  # refuses groups of columns
     problem = Regression.of(fit, True, ridge)
     solved = refit == "least_squares" and fit.moments is not None
     matrix = problem.target if solved else fit.matrix
@@ -261,12 +262,6 @@ def fit_sparse(fit: Fit, pattern: Pattern, score: Score, refit: Refit, ridge: fl
     if solved:
         values = refit_kept(problem.gram, problem.wanted, mask, pattern.rows)
     part = fit.encode.encode(values, fit.hessian, fit.gates, mask)
-    if part.multipliers is not None:
-        raise UserError(
-            "a sparse weight's format scales groups of columns",
-            "scales of rows, gates or the tensor",
-            "kept codes of different rows come from different columns",
-        )
     columns = kept_columns(mask)
     codes = np.take_along_axis(part.codes, columns, axis=1)
     bits = index_bits(pattern.span(inputs))

@@ -73,6 +73,12 @@ class Uniform(Format):
         """How many multipliers a row has."""
         if not self.group:
             return 0
+        if not columns:
+            raise UserError(
+                "a sparse weight's format scales groups of columns",
+                "scales of rows, gates or the tensor",
+                "kept codes of different rows come from different columns",
+            )
         if columns % self.group:
             raise UserError(
                 f"{columns} columns in groups of {self.group}",

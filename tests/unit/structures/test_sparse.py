@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from modelflex.core.extension import Moments
 from modelflex.core.fixed import Scale
 from modelflex.core.model import Layer, Model, check_model
+from modelflex.core.products import Density, footprint
+from modelflex.core.recipe import Activation, Choice
 from modelflex.core.sparsity import Sparse
 from modelflex.core.storage import read_weight, weight_tensors
 from modelflex.core.tracer import Link
@@ -20,6 +22,7 @@ from modelflex.core.weight import Chain, Matrix
 from modelflex.errors import UserError
 from modelflex.formats.uniform import Uniform
 from modelflex.structures.block_sparse import BlockSparse
+from modelflex.structures.circulant_plus_sparse import CirculantPlusSparse
 from modelflex.structures.n_m import NM
 from modelflex.structures.row_sparse import RowSparse
 from modelflex.testing.generators import make_fit, make_moments
@@ -261,3 +264,14 @@ def test_wrong_settings_are_told_in_one_line(make: Any, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("structure", [RowSparse(density=0.5), CirculantPlusSparse(4, 0.5)])
+def test_groups_of_columns_are_refused_before_anything_is_compressed(structure: Any) -> None:
+    choice = Choice(structure, Uniform(4, group=2), Activation(8))
+    densities = [Density()] * len(structure.plan(8, 8))
+    with pytest.raises(UserError, match="scales groups of columns"):
+        footprint(
+            "w", (8, 8), choice, gates=1, has_bias=False, runs_per_step=1.0, densities=densities,
+            hoistable=False,
+        )  # fmt: skip
