@@ -40,7 +40,8 @@ class Dense(Structure):
         return (Planned("dense", dense_geometry(out, inputs)),)
 
     def fit_weight(self, fit: Fit) -> Matrix:
-        target = Regression.of(fit, self.data_aware, self.ridge).target
+        solved = self.data_aware and fit.moments is not None
+        target = Regression.of(fit, True, self.ridge).target if solved else fit.matrix
         part = fit.encode.encode(target, fit.hessian, fit.gates)
         return Matrix(part, None, fit.link, fit.gates, "dense", fit.matrix.shape[1])
 
