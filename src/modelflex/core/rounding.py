@@ -81,15 +81,23 @@ def encode(
     if rounding == "nearest" or hessian is None:
         codes = levels.codes(levels.numbers(values))
         return levels.part(_masked(codes, mask))
-    problem = Problem.of(values, hessian + damping(hessian) * np.eye(hessian.shape[0]), mask)
-    tried = problem.start(levels, hessian)
-    best, numbers, least = tried.levels, tried.levels.numbers(tried.stored), tried.errors
-    for again in range(ALTERNATIONS):
+    groups = np.arange(levels.parameters().shape[0])
+    every = np.tile(groups, len(STARTS))  # all starts at once, one below the other
+    rows, best = group_rows(every, levels.each), levels.taken(every)
+    best = best.with_parameters(best.parameters() * np.repeat(STARTS, groups.size)[:, None])
+    mask_of_all = None if mask is None else mask[rows]
+    curvature = hessian + damping(hessian) * np.eye(hessian.shape[0])
+    problem = Problem.of(values[rows], curvature, mask_of_all)
+    tried = problem.tried(best, gptq(problem.values, hessian, best.nearest, mask_of_all))
+    numbers, least = best.numbers(tried.stored), tried.errors
+    for again in range(1 + ALTERNATIONS):
         tried = problem.descended(problem.refitted(tried) if again else tried)
         better = tried.errors < least
         least, best = np.minimum(tried.errors, least), best.merged(tried.levels, better)
         found = tried.levels.numbers(tried.stored)
         numbers = np.where(np.repeat(better, levels.each)[:, None], found, numbers)
+    first = least.reshape(len(STARTS), -1).argmin(axis=0) * groups.size + groups
+    best, numbers = best.taken(first), numbers[group_rows(first, levels.each)]
     return best.part(_masked(best.codes(numbers), mask))
 
 
@@ -108,13 +116,6 @@ class Tried:
     stored: Array
     pulls: Array
     errors: Array
-
-    def taken(self, groups: Array) -> Tried:
-        """Some of the groups."""
-        rows = group_rows(groups, self.levels.each)
-        return Tried(
-            self.levels.taken(groups), self.stored[rows], self.pulls[rows], self.errors[groups]
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,25 +145,7 @@ class Problem:
         lost = self.values - stored
         if pulls is None:
             pulls = (self.curvature @ lost.T).T
-        errors = np.einsum("rn,rn->r", lost, pulls).reshape(-1, levels.each).sum(axis=1)
-        return Tried(levels, stored, pulls, errors)
-
-    def start(self, levels: Levels, hessian: Array) -> Tried:
-        """Codes by GPTQ and a descent from several levels, which are refitted: the best for every group.
-
-        Args:
-            hessian: H before it was damped.
-        """
-        groups = levels.parameters().shape[0]
-        every = np.tile(np.arange(groups), len(STARTS))
-        rows, begun = group_rows(every, levels.each), levels.taken(every)
-        mask = None if self.mask is None else self.mask[rows]
-        many = Problem(self.values.T[:, rows].T, self.curved.T[:, rows].T, self.curvature, mask)
-        begun = begun.with_parameters(begun.parameters() * np.repeat(STARTS, groups)[:, None])
-        rounded = gptq(many.values, hessian, begun.nearest, mask)
-        tried = many.refitted(many.descended(many.tried(begun, rounded)))
-        first = tried.errors.reshape(len(STARTS), groups).argmin(axis=0)
-        return tried.taken(first * groups + np.arange(groups))
+        return Tried(levels, stored, pulls, _products(levels, lost, pulls))
 
     def descended(self, tried: Tried) -> Tried:
         """After a descent on the codes."""
@@ -176,17 +159,13 @@ class Problem:
         levels, theta = tried.levels, tried.levels.parameters()
         if theta.shape[1] == 1:
             # Q·H is W·H − E·H, so nothing has to be multiplied.
-            fitted = tried.stored, self.curved - tried.pulls
-            normal = np.einsum("rn,rn->r", *fitted).reshape(-1, levels.each).sum(axis=1)
-            side = (
-                np.einsum("rn,rn->r", tried.stored, tried.pulls)
-                .reshape(-1, levels.each)
-                .sum(axis=1)
-            )
+            stored_curved = self.curved - tried.pulls
+            normal = _products(levels, tried.stored, stored_curved)
+            side = _products(levels, tried.stored, tried.pulls)
             ratio = 1 + side / np.where(normal > 0, normal * (1 + RIDGE), 1.0)
             new = levels.with_parameters(theta * ratio[:, None])
             by = np.repeat(new.parameters()[:, 0] / theta[:, 0], levels.each)[:, None]
-            return self.tried(new, tried.stored * by, self.curved - by * fitted[1])
+            return self.tried(new, tried.stored * by, self.curved - by * stored_curved)
         numbers = levels.numbers(tried.stored)
         normal, side = self._normal_equations(levels, numbers, tried.pulls)
         pull = np.trace(normal, axis1=1, axis2=2) / theta.shape[1] * RIDGE
@@ -211,6 +190,11 @@ class Problem:
             side[some] = (phi @ pulls[some, :, None])[:, :, 0]
         normal = normal.reshape(-1, levels.each, count, count).sum(axis=1)
         return normal, side.reshape(-1, levels.each, count).sum(axis=1)
+
+
+def _products(levels: Levels, a: Array, b: Array) -> Array:
+    """Σ a·b over the rows of every group, [groups]."""
+    return np.asarray(np.einsum("rn,rn->r", a, b).reshape(-1, levels.each).sum(axis=1))
 
 
 def _masked(x: Array, mask: Array | None) -> Array:
