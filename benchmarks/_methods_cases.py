@@ -36,7 +36,7 @@ from modelflex.search.workers import Workers
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 DRAWS = (0, 1, 2)
-T95 = {2: 12.706, 3: 4.303, 6: 2.571, 9: 2.306}
+T95 = {2: 12.706, 3: 4.303}
 """97.5 % points of Student's t for so many values."""
 
 
@@ -241,12 +241,20 @@ def make_table(cases: Sequence[Case], recipes: Sequence[Recipe], folder: Path, j
     )  # fmt: skip
 
 
-def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and its 95 % interval (Student's t, the values as if independent)."""
+def interval(cases: Sequence[Case], values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean and its 95 % interval (Student's t) over checkpoints, each the mean of its draws; over
+    draws where there is one checkpoint.
+    """
+    names = list(dict.fromkeys(case.checkpoint for case in cases))
+    if len(names) > 1:
+        values = [
+            float(np.mean([v for c, v in zip(cases, values, strict=True) if c.checkpoint == name]))
+            for name in names
+        ]
     mean = float(np.mean(values))
     if len(values) < 2:
         return mean, mean, mean
-    half = T95.get(len(values), 1.96) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    half = T95[len(values)] * float(np.std(values, ddof=1)) / math.sqrt(len(values))
     return mean, mean - half, mean + half
 
 

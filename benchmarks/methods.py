@@ -5,7 +5,7 @@
 Three checkpoints a network where there are as many, three calibration draws each. Compression sees
 calibration data (inputs only), recipes are chosen on validation data by the rules below, test data
 are scored once, for what was chosen. Losses are points of accuracy or percent of perplexity; means
-are over checkpoints and draws, with 95 % intervals (Student's t, as if draws were independent).
+are over checkpoints and draws, with 95 % intervals over checkpoints (Student's t), over draws where there is one.
 Fetched bytes are counted by the executor at the structure's granularity, scales and biases included,
 against the float32 network that fetches every weight each step (of a one-hot input one column).
 
@@ -97,7 +97,7 @@ class Benchmark:
         """Score a chosen recipe on test data, once for each case."""
         recipe = table.recipes[index]
         found = [case.on_test(recipe) for case in cases]
-        loss, low, high = interval([f["loss"] for f in found])
+        loss, low, high = interval(cases, [f["loss"] for f in found])
         row = {
             "part": part,
             "model": cases[0].family.name,
