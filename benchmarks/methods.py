@@ -5,7 +5,8 @@
 Three checkpoints a network where there are as many, three calibration draws each. Compression sees
 calibration data (inputs only), recipes are chosen on validation data by the rules below, test data
 are scored once, for what was chosen. Losses are points of accuracy or percent of perplexity; means
-are over checkpoints and draws, with 95 % intervals over checkpoints (Student's t), over draws where there is one.
+are over checkpoints and draws, with 95 % intervals over checkpoints (Student's t), or over draws
+where there is one checkpoint.
 Fetched bytes are counted by the executor at the structure's granularity, scales and biases included,
 against the float32 network that fetches every weight each step (of a one-hot input one column).
 

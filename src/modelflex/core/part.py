@@ -68,7 +68,6 @@ def operand_bits(kind: str, bits: int) -> int:
 
 
 SYMMETRIC: Final = Grid()
-ODD: Final = Grid("odd")
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from modelflex.core.fixed import Scale
 from modelflex.core.layout import circulant_geometry, dense_geometry, expand, part_geometry
-from modelflex.core.part import FLOAT_BITS, ODD, Grid, Part, bias_codes, pack_bias
+from modelflex.core.part import FLOAT_BITS, Grid, Part, bias_codes, pack_bias
 from modelflex.core.weight import float_weight
 
 
@@ -46,8 +46,8 @@ def test_multipliers_serve_equal_groups_of_a_row() -> None:
     ("grid", "bits", "levels"),
     [
         (Grid(), 3, [[0, 1, 2, 3, 0, -3, -2, -1]]),
-        (ODD, 1, [[-1, 1]]),
-        (ODD, 2, [[-3, -1, 1, 3]]),
+        (Grid("odd"), 1, [[-1, 1]]),
+        (Grid("odd"), 2, [[-3, -1, 1, 3]]),
         (Grid("power"), 3, [[0, 1, 2, 4, 0, -1, -2, -4]]),
         (Grid("levels", np.array([[5, -7], [0, 127]], np.int8)), 1, [[5, -7], [0, 127]]),
         (Grid("signs", np.array([[3, 10]], np.int8)), 2, [[-13, -7, 7, 13]]),

@@ -17,7 +17,7 @@ from modelflex.core.bits import pack_codes
 from modelflex.core.data import Sequences
 from modelflex.core.fixed import Array, Multiplier, Scale
 from modelflex.core.model import Layer, Model
-from modelflex.core.part import ODD, Part, bias_codes, pack_bias
+from modelflex.core.part import Grid, Part, bias_codes, pack_bias
 from modelflex.core.products import program_table
 from modelflex.core.program import build_program
 from modelflex.core.tracer import Link
@@ -153,7 +153,9 @@ def test_the_stored_weight(example: dict[str, Any], model: Model) -> None:
     assert pack_codes(bias).tobytes().hex() == example["packed_bias"]
     assert weight.nbytes == example["stored_bytes"]
     odd = example["odd_grid"]
-    packed = pack_codes(Part(np.array(odd["codes"]), odd["bits"], Scale.power_of_two(0), 5, ODD))
+    packed = pack_codes(
+        Part(np.array(odd["codes"]), odd["bits"], Scale.power_of_two(0), 5, Grid("odd"))
+    )
     assert packed.tobytes().hex() == odd["packed"]
 
 

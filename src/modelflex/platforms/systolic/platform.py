@@ -32,7 +32,9 @@ ASSUMPTIONS: Final = (
     "operands are rounded up to widths of the unit, wider ones take several passes; delta inputs "
     "enter at the width of the codes",
     "odd grids enter as unsigned codes u with code = 2u − (2^b − 1); the one sum of the inputs that "
-    "corrects all rows of a product is not counted",
+    "corrects all rows of a product is not counted; groups of columns with a multiplier enter at the "
+    "width of their codes, the products with the multipliers are not counted; codebooks, sums of signs "
+    "and powers of two enter as the integers that they mean",
     "block-circulant weights save storage and traffic; expanded ones no arithmetic; by fft inputs "
     "are transformed on the vector unit to spectra of 16 bits, stored weights are spectra",
     "sparse layouts: every column of the array has its own terms, gathers their inputs and waits for "
