@@ -24,7 +24,7 @@ from modelflex.core.trial import Evaluation
 from modelflex.evaluate import Task, score
 from modelflex.execute.interpret import Interpreter
 
-ARITHMETIC = "4"
+ARITHMETIC = "5"
 """Version of docs/arithmetic.md and of the compression methods: results of another are not reused."""
 
 
