@@ -14,6 +14,8 @@ from modelflex.errors import UserError
 
 __all__ = ["advising", "app", "comparing", "fitting", "main", "simulate"]
 
+KEEPING = (["search"], ["compare"], ["allocate"])
+"""Commands that continue what was interrupted."""
 USAGE_ERROR: Any = typer.BadParameter.__base__
 """Wrong arguments of any kind: the parent of what typer exports lies in no public module."""
 
@@ -52,5 +54,5 @@ def main(arguments: list[str] | None = None) -> Any:
         code = INTERRUPTED
     if code == INTERRUPTED:
         kept = "; finished trials are kept, the same command continues"
-        print(f"modelflex: interrupted{kept if 'search' in given[:1] else ''}", file=sys.stderr)
+        print(f"modelflex: interrupted{kept if given[:1] in KEEPING else ''}", file=sys.stderr)
     sys.exit(code)

@@ -21,6 +21,7 @@ from modelflex.report.summary import strict_json
 from modelflex.report.terminal import terminal_table
 from modelflex.search.config import parse_config, read_toml
 from modelflex.search.driver import Progress
+from modelflex.search.workers import MAX_WORKERS
 
 NOTHING_FEASIBLE = 3
 
@@ -82,7 +83,7 @@ def search(
         "runs/study"
     ),
     workers: Annotated[
-        int | None, typer.Option(help="Processes; 0 means one a core.", min=0)
+        int | None, typer.Option(help="Processes; 0 means one a core.", min=0, max=MAX_WORKERS)
     ] = None,
     exhaustive: Annotated[
         bool,

@@ -17,6 +17,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the path cannot be written: a folder, a name that is too long, a full disk.
     """
+    if path.name in ("", ".."):
+        raise UserError(f"cannot write '{path}': it is a folder", "a writable path of a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary

@@ -88,7 +88,8 @@ class Interpreter:
         """Run all sequences; `state` (as `Execution.state` gives it) continues where a run ended.
 
         Raises:
-            UserError: the sequences do not have the features that the program reads.
+            UserError: the sequences do not have the features that the program reads, or an output
+                overflows.
         """
         graph = self.program.stages[0].graph
         wanted = graph.values[graph.inputs["x"]].size
@@ -102,7 +103,8 @@ class Interpreter:
         ]
         counts = {site: _Counter() for site in self.program.products}
         for run in runs:
-            run.execute()
+            with np.errstate(over="ignore", invalid="ignore"):  # the outputs tell, below
+                run.execute()
             for site, counter in run.counters.items():
                 total = counts[site]
                 total.runs += counter.runs
@@ -110,8 +112,15 @@ class Interpreter:
                 total.active += counter.active
             run.release()
         sites = {s: SiteCounts(c.runs, c.units, c.active) for s, c in counts.items()}
+        outputs = np.concatenate([run.outputs for run in runs])
+        if not np.all(np.isfinite(outputs)):
+            raise UserError(
+                "the network's outputs are not finite",
+                "finite numbers",
+                "repair the trained weights or standardise the data",
+            )
         return Execution(
-            np.concatenate([run.outputs for run in runs]),
+            outputs,
             Profile(sequences.steps, sequences.count, sites),
             _join([run.inputs for run in runs]),
             {

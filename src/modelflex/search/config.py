@@ -16,6 +16,7 @@ from modelflex.core.recipe import read_config
 from modelflex.errors import UserError, nearest
 from modelflex.search.limits import Objective, read_limits
 from modelflex.search.study import Limit
+from modelflex.search.workers import MAX_WORKERS
 
 MAX_BYTES = 2**23
 """Largest configuration file."""
@@ -82,8 +83,8 @@ class SearchConfig:
     exhaustive: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.workers <= 1024:
-            raise UserError(f"search.workers is {self.workers}", "0 (one a core) … 1024")
+        if not 0 <= self.workers <= MAX_WORKERS:
+            raise UserError(f"search.workers is {self.workers}", f"0 (one a core) … {MAX_WORKERS}")
         if not 0 <= self.seed < 2**63:
             raise UserError(f"search.seed is {self.seed}", "0 … 2^63 − 1")
 

@@ -21,6 +21,7 @@ from modelflex.core.trial import Evaluation
 from modelflex.errors import UserError
 from modelflex.search.problem import Problem, evaluate_recipe
 
+MAX_WORKERS = 1024
 _problem: Problem | None = None
 
 
@@ -87,9 +88,14 @@ class Workers:
 
     Args:
         processes: 1 evaluates in this process.
+
+    Raises:
+        UserError: more processes than `MAX_WORKERS`.
     """
 
     def __init__(self, problem: Problem, processes: int) -> None:
+        if processes > MAX_WORKERS:
+            raise UserError(f"{processes} worker processes are asked for", f"at most {MAX_WORKERS}")
         self._problem = problem
         self._pool: ProcessPoolExecutor | None = None
         if processes > 1:
