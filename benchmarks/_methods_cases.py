@@ -7,6 +7,7 @@ chosen already.
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from _seeds import load_split, write_parts
+from threadpoolctl import threadpool_limits
 
 from modelflex.calibrate import calibrate
 from modelflex.compress import compress
@@ -203,6 +205,22 @@ def load_case(family: Family, name: str, weights: Path, data: Path, seed: int) -
         float(cost.weight_fetch_bytes_per_step or math.nan), float(cost.weight_bytes or math.nan),
         load_sequences(data / "test.npz"),
     )  # fmt: skip
+
+
+_scored: list[tuple[Case, Recipe]] = []
+
+
+def _score(number: int) -> dict[str, float]:
+    case, recipe = _scored[number]
+    with threadpool_limits(1):
+        return case.on_test(recipe)
+
+
+def on_test(cases: Sequence[Case], recipe: Recipe, jobs: int) -> list[dict[str, float]]:
+    """Scores of a recipe on test data, in processes that share the cases' memory."""
+    _scored[:] = [(case, recipe) for case in cases]
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+        return pool.map(_score, range(len(cases)), chunksize=1)
 
 
 @dataclass(frozen=True, eq=False)

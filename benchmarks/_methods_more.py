@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from methods import Benchmark
 
 FIELD = "weight_fetch_bytes_per_step"
-LEVELS = (0.01, 0.03)
+LEVELS = (0.02,)
 EVALUATIONS = 50
 
 

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from _rules import naive_grid
 from _seeds import example_config
 
 from modelflex.core.model import Model
@@ -27,24 +26,22 @@ def recipe(rules: Rules, label: str, rounds: int, layers: Rules | None = None) -
 def formats(model: Model, bits: int) -> list[Recipe]:
     """Every weight in a format of so many bits, beside 8-bit activations.
 
-    Groups have a 6-bit multiplier for 8 or 16 columns of a row beside their codes; weights whose
-    columns they do not divide take a codebook.
+    Groups have a 6-bit multiplier for 16 columns of a row beside their codes; weights whose columns
+    they do not divide take a codebook.
     """
     uniform = {"method": "uniform", "bits": bits}
     codebook = {"method": "codebook", "bits": bits, "scales": "row"}
     tried: dict[str, Rules] = {
-        "uniform, gates": [{"weights": "*", "format": {**uniform, "scales": "gate"}}],
-        "uniform, rows": [{"weights": "*", "format": {**uniform, "scales": "row"}}],
+        "rows": [{"weights": "*", "format": {**uniform, "scales": "row"}}],
         "codebook, rows": [{"weights": "*", "format": codebook}],
-    }
-    for group in (16, 8):
-        tried[f"groups of {group}"] = [
+        "groups of 16": [
             {
                 "weights": name,
-                "format": {**uniform, "group": group} if weight.shape[1] % group == 0 else codebook,
+                "format": {**uniform, "group": 16} if weight.shape[1] % 16 == 0 else codebook,
             }
             for name, weight in model.weights.items()
-        ]
+        ],
+    }
     least_squares = {**LEAST_SQUARES, "ridge": 0.01}
     return [
         recipe([{**rule, "structure": least_squares} for rule in rules], f"{bits} bits, {name}", 2)
@@ -147,10 +144,8 @@ def low_rank(
 def characters() -> list[Recipe]:
     """3 and 4 bits with a delta on the hidden state."""
     made = []
-    for bits, theta, scales in itertools.product(
-        (3, 4), (0.0, 0.05, 0.1, 0.15, 0.2), ("gate", "row")
-    ):
-        form = {"method": "uniform", "bits": bits, "scales": scales}
+    for bits, theta in itertools.product((3, 4), (0.05, 0.1, 0.15)):
+        form = {"method": "codebook", "bits": bits, "scales": "row"}
         rules: Rules = [
             {"weights": "*.w_x", "structure": LEAST_SQUARES, "format": form},
             {"weights": "*.w_h", "structure": LEAST_SQUARES, "format": form,
@@ -158,7 +153,7 @@ def characters() -> list[Recipe]:
             {"weights": "head.*", "structure": LEAST_SQUARES, "format": form,
              **_delta(theta, "absolute", 0.5)},
         ]  # fmt: skip
-        made.append(recipe(rules, f"{bits} bits, scales by {scales}, Δ {theta:g}", 2))
+        made.append(recipe(rules, f"{bits}-bit codebooks, Δ {theta:g}", 1))
     return made
 
 
@@ -199,10 +194,3 @@ def naive() -> list[Recipe]:
     """The naive space of the main job: the published methods, activation bits = weight bits."""
     grids = [grid for grid in example_config().space if grid["name"] == "naive"]
     return [entry.recipe for entry in read_space(grids)]
-
-
-def finer_naive() -> list[Recipe]:
-    """Finer thresholds than the naive space has, at the bits that are best there."""
-    grid = naive_grid("naive, finer", [2, 3, 4], 8)
-    grid["vary"] |= {"block": [1], "theta_x": [0.2, 0.3, 0.4], "theta_h": [0.1, 0.15, 0.2]}
-    return [entry.recipe for entry in read_space([grid])]

@@ -39,6 +39,7 @@ from _methods_cases import (
     keep_folder,
     load_case,
     make_table,
+    on_test,
     prepared,
 )
 from _methods_more import allocation, controls, others, seconds
@@ -46,7 +47,6 @@ from _methods_recipes import (
     all_units,
     characters,
     fewer_units,
-    finer_naive,
     formats,
     low_rank,
     naive,
@@ -97,7 +97,7 @@ class Benchmark:
     def score(self, part: str, role: str, cases: Sequence[Case], table: Table, index: int) -> Row:
         """Score a chosen recipe on test data, once for each case."""
         recipe = table.recipes[index]
-        found = [case.on_test(recipe) for case in cases]
+        found = on_test(cases, recipe, self.jobs)
         loss, low, high = interval(cases, [f["loss"] for f in found])
         row = {
             "part": part,
@@ -177,7 +177,7 @@ def hybrids(name: str) -> list[Recipe]:
     if name.startswith("vowels"):
         units = [(n,) for n in (36, 39, 44, 48)]
         return fewer_units(units, [(0.2, 0.12), (0.25, 0.15), (0.3, 0.2), (0.4, 0.2)])
-    units = [(80, 56), (94, 64), (104, 72), (112, 72), (128, 80)]
+    units = [(94, 64), (104, 72), (112, 72)]
     return fewer_units(units, [(0.15, 0.15, 0.2), (0.25, 0.2, 0.3)])
 
 
@@ -189,8 +189,8 @@ def whole(name: str) -> list[Recipe]:
             *low_rank((0.03, 0.05, 0.1), [(0.4, 0.2), (0.5, 0.4)], 1),
         ]
     return [
-        *all_units((4, 8), [(0.2, 0.15, 0.25), (0.25, 0.2, 0.4)]),
-        *low_rank((0.05, 0.1), [(0.3, 0.2), (0.5, 0.4)], 2),
+        *all_units((4,), [(0.2, 0.15, 0.25), (0.25, 0.2, 0.4)]),
+        *low_rank((0.05, 0.1), [(0.4, 0.3)], 2),
     ]
 
 
@@ -227,7 +227,7 @@ def against_naive(bench: Benchmark) -> None:
                 [*hybrids(name), *whole(name), *formats(cases[0].problem.model, 2)],
             ),
             # Naive recipes hang on the draw by the range of the activations only.
-            "naive": (cases[:: len(DRAWS)], [*naive(), *finer_naive()]),
+            "naive": (cases[:: len(DRAWS)], naive()),
         }
         best: dict[str, Row] = {}
         tables: dict[str, Table] = {}
