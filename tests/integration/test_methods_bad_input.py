@@ -60,6 +60,13 @@ def test_an_advised_space_needs_the_name_of_a_file(folder: Path, capsys: Any, ou
     assert everything() == before
 
 
+def test_a_folder_whose_name_holds_a_nul(folder: Path) -> None:
+    before = everything()
+    with pytest.raises(modelflex.UserError, match="cannot be made"):
+        modelflex.pipeline.compare("model.json", "calibration.npz", out="a\0b")
+    assert everything() == before
+
+
 MANY = ("1000000", "99999999999999999999")
 
 

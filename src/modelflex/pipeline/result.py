@@ -99,9 +99,9 @@ def make_folder(folder: Path, files: Sequence[str] = tuple(FILES.values())) -> N
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a NUL in a path is a ValueError
         raise UserError(
-            f"the folder '{folder}' cannot be made ({error})", "a writable folder"
+            f"the folder {str(folder)!r} cannot be made ({error})", "a writable folder"
         ) from None
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"the folder '{folder}' may not be written", "a writable folder")
