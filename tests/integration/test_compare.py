@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from modelflex.core.data import Draw
+from modelflex.errors import UserError
 from modelflex.importers.data import load_sequences
 from modelflex.pipeline.compare import compare, split
 from modelflex.report.summary import strict_json
@@ -304,3 +305,23 @@ def test_few_sequences_are_enough_to_calibrate(folder: Path, count: int) -> None
     )  # fmt: skip
     assert found.provenance["calibration_sequences"] == count
     assert all(np.isfinite(row.divergence) for row in found.rows)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("rounds", -1),
+        ("rounds", 10**9),
+        ("seed", -1),
+        ("workers", -3),
+        ("workers", 10**6),
+        ("only", 3),
+    ],
+)
+def test_arguments_are_checked_before_anything_is_loaded(
+    folder: Path, tmp_path: Path, argument: str, value: Any
+) -> None:
+    given = {argument: value}
+    with pytest.raises(UserError, match=argument if argument != "only" else "families"):
+        compare(folder / "model.json", folder / "none.npz", out=tmp_path / "out", **given)
+    assert not (tmp_path / "out").exists()

@@ -15,6 +15,7 @@ from modelflex.cli.fitting import progress_bar
 from modelflex.core.data import Draw
 from modelflex.report.compare import comparison_text
 from modelflex.report.summary import strict_json
+from modelflex.search.workers import MAX_WORKERS
 
 
 @app.command(
@@ -44,7 +45,9 @@ def compare(
         "runs/compare"
     ),
     seed: Annotated[int, typer.Option(help="Of the draw of sequences.", min=0)] = 0,
-    workers: Annotated[int, typer.Option(help="Processes; 0 means one a core.", min=0)] = 0,
+    workers: Annotated[
+        int, typer.Option(help="Processes; 0 means one a core.", min=0, max=MAX_WORKERS)
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Compress a network by every method, naive and data-aware, and put the results side by side.

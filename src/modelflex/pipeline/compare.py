@@ -19,9 +19,11 @@ from modelflex.core.data import Draw, Sequences
 from modelflex.core.divergence import divergence_name
 from modelflex.core.files import replacing
 from modelflex.core.model import Model
+from modelflex.core.recipe import read_config
 from modelflex.core.trial import Trial
 from modelflex.errors import UserError
-from modelflex.importers.data import load_sequences
+from modelflex.evaluate import make_task
+from modelflex.importers.data import check_task, load_sequences
 from modelflex.importers.models import load_model
 from modelflex.pipeline.jobs import Tell
 from modelflex.pipeline.result import STUDY, locked, make_folder
@@ -38,6 +40,7 @@ from modelflex.search.comparison import (
     fronts,
     is_coarse,
 )
+from modelflex.search.config import SearchConfig
 from modelflex.search.limits import Objective
 from modelflex.search.problem import run_network, score_network
 from modelflex.search.steps import make_steps, partial_recipes
@@ -46,6 +49,7 @@ from modelflex.search.study import Qualities, Step
 from modelflex.search.workers import Workers
 
 VALIDATION_SHARE = 1 / 3
+MAX_ROUNDS = 100
 _FEW = (
     "one of {:,} validation items decides a verdict on accuracy: the best of every family also keep a "
     f"divergence of at most {1 - EFFICIENT:.2g}"
@@ -82,12 +86,17 @@ def compare(
     Raises:
         UserError: anything wrong with what was given.
     """
+    read_config(SearchConfig, {"seed": seed, "workers": workers}, "compare")
+    if type(rounds) is not int or not 0 <= rounds <= MAX_ROUNDS or not isinstance(only, str):
+        raise UserError(
+            f"rounds are {rounds!r}, families {only!r}", f"0 … {MAX_ROUNDS} rounds, a pattern"
+        )
     loaded = model if isinstance(model, Model) else load_model(model)
     calibration = load_sequences(data, "data")
     held = None if validation is None else load_sequences(validation, "validation")
     notes: tuple[str, ...] = ()
     if held is None:
-        calibration, held = split(calibration, seed)
+        calibration, held = split(check_task(calibration, loaded, make_task(task).kind), seed)
         notes = (
             f"no validation data were given: {held.count} of the sequences were held out, "
             f"{calibration.count} calibrate",
