@@ -93,7 +93,9 @@ class Sequences:
         """
         rng = np.random.default_rng(seed)
         size = (noise * self.x.std(axis=0)).astype(np.float32)
-        more = [self.x + size * rng.standard_normal(self.x.shape, np.float32) for _ in range(copies)]
+        more = [
+            self.x + size * rng.standard_normal(self.x.shape, np.float32) for _ in range(copies)
+        ]
         y = None if self.y is None else np.concatenate([self.y] * (copies + 1))
         return Sequences(np.concatenate([self.x, *more]), np.tile(self.lengths, copies + 1), y)
 
