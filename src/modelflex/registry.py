@@ -59,8 +59,9 @@ class Registry:
         self._scan()
         if name not in self._entries:
             known = list(self._entries)
+            plural = self.package.rpartition(".")[2]
             raise UserError(
-                f"unknown {self.noun} '{name}'", f"one of the {self.noun}s", nearest(name, known)
+                f"unknown {self.noun} '{name}'", f"one of the {plural}", nearest(name, known)
             )
         return self._entries[name]
 

@@ -95,8 +95,10 @@ def test_allocate_says_when_nothing_is_within(
     )
     assert code == 3
     assert "misses it least" in out
+    assert "uniform, bits" in " ".join(out.split())
+    assert "percentile" not in out  # a default: only what differs is shown
     assert "reference" in err
     code, _, err = call(capsys, *given)
     assert code == 2
-    assert "one of them, above zero" in err
+    assert "the budget has neither limit nor divergence; expected one of them, above zero" in err
     assert err.count("\n") == 1

@@ -391,6 +391,12 @@ def test_help_of_every_command_holds_an_example(capsys: Any) -> None:
         assert command in call(capsys)[1]
 
 
+def test_help_shows_the_brackets_of_tables(capsys: Any) -> None:
+    _, out, _ = call(capsys, "advise", "--help")
+    assert "configuration without [[space]]" in out
+    assert "advised [[space]]" in out
+
+
 def test_version(capsys: Any) -> None:
     code, out, _ = call(capsys, "--version")
     assert code == 0

@@ -37,13 +37,13 @@ def advise(
         typer.Argument(help="Sequences (.npz); without them only sizes speak.", show_default=False),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write the advised [[space]] of a configuration here.")
+        Path | None, typer.Option(help=r"Write the advised [\[space]] of a configuration here.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Which methods to try first on a network and why, from its hidden states, sizes and inputs.
+    r"""Which methods to try first on a network and why, from its hidden states, sizes and inputs.
 
-    A configuration without [[space]] searches the same space.
+    A configuration without [\[space]] searches the same space.
     """
     found, grids = pipeline.advise_model(model, data)
     if out is not None:
@@ -83,6 +83,7 @@ def allocate(
     """Give each weight a choice of its own, of those that the configuration's space makes for it.
 
     In the folder of a search it uses what was evaluated there, and shows the best of its recipes.
+    Nonlinearities are not allotted: the recipe computes them exactly.
     Exit code 0: a recipe is within the budget; 3: none was found.
     """
     most = None if limit is None else parse_quantity(limit, COST_UNITS[minimize], "--limit")
@@ -96,6 +97,7 @@ def allocate(
             f"{made.kind:>9}: divergence {made.divergence:.4g} (expected {made.predicted:.4g}), "
             f"{minimize} {made.cost:.4g}",
             highlight=False,
+            soft_wrap=True,
         )
 
     made, before = pipeline.allocate_config(checked, out, budget, evaluations, tell)

@@ -208,7 +208,10 @@ def read_config(kind: type, values: Mapping[str, Any], where: str) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         spot = ".".join(str(p) for p in first["loc"])
-        raise UserError(f"{where}.{spot} is {first['input']!r}: {first['msg']}") from None
+        if first["type"] == "missing":
+            raise UserError(f"{where} has no {spot}", f"{spot} = …") from None
+        wanted = first["msg"].removeprefix("Input should be ")
+        raise UserError(f"{where}.{spot} is {first['input']!r}", wanted) from None
 
 
 def method_from_json(registry: Registry, values: Any, where: str) -> Any:
@@ -222,7 +225,7 @@ def method_from_json(registry: Registry, values: Any, where: str) -> Any:
     if not isinstance(values, Mapping) or not isinstance(values.get("method"), str):
         raise UserError(
             f"{where} is {values!r}",
-            f'a {registry.noun} such as {{ method = "{registry.names()[0]}" }}',
+            f'a table such as {{ method = "{registry.names()[0]}" }}',
         )
     rest = {k: v for k, v in values.items() if k != "method"}
     return read_config(registry.get(values["method"]), rest, where)

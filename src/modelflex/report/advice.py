@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from modelflex.core.cost import COST_UNITS
+from modelflex.registry import ACTIVITIES, FORMATS, STRUCTURES, Registry
 from modelflex.search.advise import Advice
 from modelflex.search.allocate import Allocation, Budget
 from modelflex.units import show_quantity
@@ -29,12 +32,16 @@ def advice_text(advice: Advice) -> RenderableType:
                 f"{number}. {found.method} ({found.axis}): {settings}; about {found.factor:.1f}× fewer bytes"
             )
         )
-        parts.append(Text(f"   {found.reason}"))
-        parts.append(Text(f"   {found.source}", style="dim"))
+        parts.append(_indented(Text(found.reason)))
+        parts.append(_indented(Text(found.source, style="dim")))
     if advice.avoid:
         parts.append(Text("Not to begin with", style="bold"))
-        parts += [Text(f"-  {method}: {reason}") for method, reason in advice.avoid.items()]
+        parts += [Text(f"- {method}: {reason}") for method, reason in advice.avoid.items()]
     return Group(*parts)
+
+
+def _indented(text: Text) -> Padding:
+    return Padding(text, (0, 0, 0, 3))
 
 
 def _shown(value: Any) -> str:
@@ -50,11 +57,17 @@ def allocation_text(
     table = Table(box=None, pad_edge=False, header_style="bold underline")
     for name in ("Weight or layer", "Structure", "Format", "Activity"):
         table.add_column(name)
-    for layer in made.recipe.to_json().get("layers", []):
-        table.add_row(Text(layer["layers"]), Text(f"keeps {layer['removal']['units']} units"))
-    for rule in made.recipe.to_json()["rules"]:
-        cells = (_method(rule.get(axis)) for axis in ("structure", "format", "activity"))
-        table.add_row(Text(rule["weights"]), *map(Text, cells))
+    for layer in made.recipe.layers:
+        if layer.removal is not None:
+            table.add_row(Text(layer.layers), Text(f"keeps {layer.removal.units} units"))
+    for rule in made.recipe.rules:
+        structure, form, activity = rule.choice.structure, rule.choice.format, rule.choice.activity
+        cells = (
+            _method(STRUCTURES, structure),
+            _method(FORMATS, form),
+            _method(ACTIVITIES, activity),
+        )
+        table.add_row(Text(rule.weights), *map(Text, cells))
 
     def figures(divergence: float, cost: float) -> str:
         shown = show_quantity(cost, COST_UNITS[budget.field])
@@ -69,11 +82,13 @@ def allocation_text(
     return Group(table, *map(Text, lines))
 
 
-def _method(values: Mapping[str, Any] | None) -> str:
-    if values is None:
+def _method(registry: Registry, config: Any) -> str:
+    """A method with what differs from its defaults."""
+    if config is None:
         return "none"
-    rest = (f"{k} {v}" for k, v in values.items() if k != "method" and v not in (None, "none"))
-    return ", ".join([values["method"], *rest])
+    fields = ((f.name, f.default, getattr(config, f.name)) for f in dataclasses.fields(config))
+    chosen = (f"{name} {value}" for name, default, value in fields if value != default)
+    return ", ".join([registry.name_of(type(config)), *chosen])
 
 
 def space_toml(grids: Sequence[Mapping[str, Any]]) -> str:

@@ -51,10 +51,12 @@ class Budget:
     def __post_init__(self) -> None:
         if self.field not in COSTS:
             raise UserError(f"the budget is one of '{self.field}'", f"one of {', '.join(COSTS)}")
-        given = [v for v in (self.limit, self.divergence) if v is not None]
-        if len(given) != 1 or not 0 < given[0] < np.inf:
+        both = {"limit": self.limit, "divergence": self.divergence}
+        given = {name: value for name, value in both.items() if value is not None}
+        if len(given) != 1 or not 0 < min(given.values()) < np.inf:
+            shown = " and ".join(f"{name} {value:g}" for name, value in given.items())
             raise UserError(
-                f"the budget's limit is {self.limit}, its divergence {self.divergence}",
+                f"the budget has {shown or 'neither limit nor divergence'}",
                 "one of them, above zero",
             )
 
