@@ -291,7 +291,7 @@ def test_retargets(folder: Path, capsys: Any, toml: str, message: str) -> None:
 USAGE = {
     "": None,
     "serch": "Did you mean 'search'?",
-    "search": "Missing argument",
+    "search": "Missing argument 'config'; see modelflex search --help",
     "search a b": "unexpected extra argument",
     "search modelflex.toml --outt x": "No such option: --outt",
     "search modelflex.toml --workers -1": "Invalid value for '--workers'",

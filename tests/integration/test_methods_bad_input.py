@@ -76,7 +76,7 @@ def test_more_processes_than_make_sense(folder: Path, capsys: Any, workers: str)
     command = ("search", "modelflex.toml", "--out", "out", "--workers", workers)
     assert "less than or equal to 1024" in one_line(capsys, *command)
     assert everything() == before
-    with pytest.raises(modelflex.UserError, match="at most 1024"):
+    with pytest.raises(modelflex.UserError, match=r"0 \(one a core\) … 1024"):
         modelflex.pipeline.compare(
             "model.json", "calibration.npz", only="activity: nonzero", workers=int(workers)
         )

@@ -48,7 +48,8 @@ def main(arguments: list[str] | None = None) -> Any:
         sys.exit(error.exit_code)
     except USAGE_ERROR as error:
         text = " ".join(error.format_message().split()).rstrip(".")
-        print(f"modelflex: {text}; see modelflex --help", file=sys.stderr)
+        path = error.ctx.command_path if error.ctx else "modelflex"
+        print(f"modelflex: {text}; see {path} --help", file=sys.stderr)
         sys.exit(UserError.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
