@@ -2,6 +2,8 @@
 
     python benchmarks/methods.py [--jobs 2] [--keep DIR] [--only PART ...] [--models NAME ...]
 
+Parts run apart replace what they measure anew in the result file.
+
 Three checkpoints a network where there are as many, three calibration draws each. Compression sees
 calibration data (inputs only), recipes are chosen on validation data by the rules below, test data
 are scored once, for what was chosen. Losses are points of accuracy or percent of perplexity; means
@@ -21,14 +23,14 @@ Rules, fixed before test data were scored:
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import figure, write_result
+from _common import RESULTS, figure, write_result
 from _methods_cases import (
     DRAWS,
     FAMILIES,
@@ -132,7 +134,7 @@ def few_bits(bench: Benchmark) -> None:
     """8-bit activations and 4, 3 and 2-bit weights."""
     for name, cases in bench.cases.items():
         relative = cases[0].family.relative
-        for bits in (4, 3, 2):
+        for bits in (4, 3, 2) if relative else (4, 2):
             table = bench.table(cases, formats(cases[0].problem.model, bits))
             index = int(np.argmin(table.divergence.mean(axis=1)))
             row = bench.score("bits", f"{bits} bits", cases, table, index)
@@ -276,19 +278,25 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts")
     parser.add_argument("--models", nargs="+", default=[""], help="parts of models' names")
     options = parser.parse_args()
-    started = time.perf_counter()
     with threadpool_limits(1):
         bench = Benchmark(keep_folder(options.keep), options.jobs, options.models)
         for part in options.only:
             print(f"== {part}", flush=True)
             PARTS[part](bench)
-    if set(options.only) == set(PARTS) and options.models == [""]:
-        taken = time.perf_counter() - started
-        path = write_result(
-            "methods", {"seconds": taken, "figures": bench.figures, "rows": bench.rows}
-        )
-        print(f"wrote {path}")
+            print(f"wrote {keep_result(bench)}", flush=True)
     return 0
+
+
+def keep_result(bench: Benchmark) -> Path:
+    """Write the result file; what is not measured anew stays as it is there."""
+    path = RESULTS / "methods.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    names = {f["name"] for f in bench.figures}
+    done = {(row["part"], row["model"]) for row in bench.rows}
+    figures = [f for f in before.get("figures", []) if f["name"] not in names]
+    rows = [r for r in before.get("rows", []) if (r["part"], r["model"]) not in done]
+    content = {"figures": [*figures, *bench.figures], "rows": [*rows, *bench.rows]}
+    return write_result("methods", content)
 
 
 if __name__ == "__main__":
