@@ -83,6 +83,35 @@ def fewer_units(
     return made
 
 
+def fewer_units_low_rank(
+    sizes: Sequence[tuple[int, float]],
+    thetas: Sequence[tuple[float, float]],
+    inner: float = 0.2,
+    bits: int = 2,
+    rounds: int = 4,
+) -> list[Recipe]:
+    """One layer: removal of units, a low rank of what is left of W_h, few bits and delta.
+
+    Args:
+        sizes: (units, share of the numbers of W_h).
+        thetas: of x and h, in standard deviations; `inner` between the factors.
+    """
+    form = {"method": "uniform", "bits": bits, "scales": "gate"}
+    made = []
+    for (units, share), (x, h) in itertools.product(sizes, thetas):
+        factors = {"method": "low_rank", "share": share, "inner_threshold": inner}
+        rules: Rules = [
+            {"weights": "lstm0.w_x", "structure": LEAST_SQUARES, "format": form,
+             **_delta(x, "std", 0.5)},
+            {"weights": "lstm0.w_h", "structure": factors, "format": form, **_delta(h, "std", 0.5)},
+            {"weights": "head.*", "structure": LEAST_SQUARES, "format": HEAD},
+        ]  # fmt: skip
+        removed = [{"layers": "lstm0", "removal": {"method": "obs", "units": units}}]
+        text = f"units {units}, rank {100 * share:g} %, {bits} bits, Δ {x:g}, {h:g} σ"
+        made.append(recipe(rules, text, rounds, removed))
+    return made
+
+
 def all_units(
     blocks: Sequence[int],
     thetas: Sequence[tuple[float, ...]],

@@ -49,6 +49,7 @@ from _methods_recipes import (
     all_units,
     characters,
     fewer_units,
+    fewer_units_low_rank,
     formats,
     low_rank,
     naive,
@@ -178,7 +179,11 @@ def hybrids(name: str) -> list[Recipe]:
     """The data-aware candidates of a network, with removal of units."""
     if name.startswith("vowels"):
         units = [(n,) for n in (36, 39, 44, 48)]
-        return fewer_units(units, [(0.2, 0.12), (0.25, 0.15), (0.3, 0.2), (0.4, 0.2)])
+        sizes = [(64, 0.1), (72, 0.08), (80, 0.07), (96, 0.06)]
+        return [
+            *fewer_units(units, [(0.2, 0.12), (0.25, 0.15), (0.3, 0.2), (0.4, 0.2)]),
+            *fewer_units_low_rank(sizes, [(0.3, 0.4), (0.2, 0.3)]),
+        ]
     units = [(94, 64), (104, 72), (112, 72)]
     return fewer_units(units, [(0.15, 0.15, 0.2), (0.25, 0.2, 0.3)])
 
