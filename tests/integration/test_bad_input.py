@@ -136,8 +136,8 @@ SPACES: dict[str, tuple[Spoil, str]] = {
     "no weights": (rule('format = "uniform"'), "a pattern of weight names"),
     "no format": (rule('weights = "*"'), "has no format"),
     "format": (rule('weights = "*"\nformat = "unifrom"'), "did you mean 'uniform'?"),
-    "format of another type": (rule('weights = "*"\nformat = 4'), "a format such as"),
-    "no bits": (rule('weights = "*"\nformat = "uniform"'), "format.bits"),
+    "format of another type": (rule('weights = "*"\nformat = 4'), "a table such as"),
+    "no bits": (rule('weights = "*"\nformat = "uniform"'), "format has no bits"),
     "bits": (rule('weights = "*"\nformat = { method = "uniform", bits = 1 }'), "bits are 1"),
     "bits of another type": (
         rule('weights = "*"\nformat = { method = "uniform", bits = "4" }'),

@@ -208,6 +208,8 @@ def read_config(kind: type, values: Mapping[str, Any], where: str) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         spot = ".".join(str(p) for p in first["loc"])
+        if first["type"] == "missing" and len(first["loc"]) > 1:
+            raise UserError(f"{where}.{spot} is missing", "a value") from None
         if first["type"] == "missing":
             raise UserError(f"{where} has no {spot}", f"{spot} = …") from None
         wanted = first["msg"].removeprefix("Input should be ")
