@@ -37,6 +37,16 @@ def error_weights(shape: tuple[int, int], hessian: Array | None, mask: Array | N
     return weights if mask is None else np.where(mask, weights, 0.0)
 
 
+def by_groups(
+    values: Array, hessian: Array | None, mask: Array | None, groups: int
+) -> tuple[Array, Array]:
+    """Values [rows, n] and their error weights, one row for each of `groups` equal runs of them:
+    [groups, rows·n / groups] each.
+    """
+    weights = error_weights(values.shape, hessian, mask)
+    return values.reshape(groups, -1), weights.reshape(groups, -1)
+
+
 def best_steps(
     values: Array, weights: Array, kind: str, bits: int, shares: Iterable[float]
 ) -> Array:

@@ -12,7 +12,7 @@ from modelflex.core.extension import Format
 from modelflex.core.fixed import Array
 from modelflex.core.levels import TINY, Multiples, Sharing, as_scale, share_count
 from modelflex.core.part import Part
-from modelflex.core.rounding import Rounding, encode, error_weights
+from modelflex.core.rounding import Rounding, by_groups, encode
 from modelflex.registry import FORMATS
 
 
@@ -58,8 +58,8 @@ class Binary(Format):
     ) -> Part:
         rows = values.shape[0]
         groups = share_count(self.scales, rows, gates)
-        weights = error_weights(values.shape, hessian, mask).reshape(groups, -1)
+        grouped, weights = by_groups(values, hessian, mask, groups)
         total = np.maximum(weights.sum(axis=1), TINY)
-        sizes = (np.abs(values).reshape(groups, -1) * weights).sum(axis=1) / total
+        sizes = (np.abs(grouped) * weights).sum(axis=1) / total
         levels = Multiples("odd", 1, as_scale(sizes), rows // groups)
         return encode(values, hessian, mask, levels, self.rounding)

@@ -12,7 +12,7 @@ from modelflex.core.extension import Format
 from modelflex.core.fixed import Array
 from modelflex.core.levels import Sharing, Tables, share_count
 from modelflex.core.part import Part
-from modelflex.core.rounding import Rounding, encode, error_weights
+from modelflex.core.rounding import Rounding, by_groups, encode
 from modelflex.errors import UserError
 from modelflex.registry import FORMATS
 
@@ -71,11 +71,10 @@ class Codebook(Format):
     ) -> Part:
         rows = values.shape[0]
         groups = share_count(self.scales, rows, gates)
-        weights = error_weights(values.shape, hessian, mask).reshape(groups, -1)
-        flat = values.reshape(groups, -1)
-        centres = spread_centres(flat, weights, 1 << self.bits)
+        grouped, weights = by_groups(values, hessian, mask, groups)
+        centres = spread_centres(grouped, weights, 1 << self.bits)
         if self.levels == "kmeans":
-            centres = kmeans(flat, weights, centres)
+            centres = kmeans(grouped, weights, centres)
         levels = Tables.near("levels", self.bits, rows // groups, centres)
         return encode(values, hessian, mask, levels, self.rounding)
 

@@ -12,7 +12,7 @@ from modelflex.core.extension import Format
 from modelflex.core.fixed import Array
 from modelflex.core.levels import Sharing, Tables, share_count
 from modelflex.core.part import Part
-from modelflex.core.rounding import Rounding, encode, error_weights
+from modelflex.core.rounding import Rounding, by_groups, encode
 from modelflex.errors import UserError
 from modelflex.registry import FORMATS
 
@@ -72,8 +72,7 @@ class Multibit(Format):
     ) -> Part:
         rows = values.shape[0]
         groups = share_count(self.scales, rows, gates)
-        weights = error_weights(values.shape, hessian, mask).reshape(groups, -1)
-        sizes = self._sizes(values.reshape(groups, -1), weights)
+        sizes = self._sizes(*by_groups(values, hessian, mask, groups))
         levels = Tables.near("signs", self.bits, rows // groups, sizes)
         return encode(values, hessian, mask, levels, self.rounding)
 

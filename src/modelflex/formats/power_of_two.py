@@ -12,7 +12,7 @@ from modelflex.core.extension import Format
 from modelflex.core.fixed import Array
 from modelflex.core.levels import Multiples, Sharing, as_scale, share_count
 from modelflex.core.part import Part
-from modelflex.core.rounding import Rounding, best_steps, encode, error_weights
+from modelflex.core.rounding import Rounding, best_steps, by_groups, encode
 from modelflex.errors import UserError
 from modelflex.registry import FORMATS
 
@@ -73,8 +73,8 @@ class PowerOfTwo(Format):
     ) -> Part:
         rows = values.shape[0]
         groups = share_count(self.scales, rows, gates)
-        weights = error_weights(values.shape, hessian, mask).reshape(groups, -1)
+        grouped, weights = by_groups(values, hessian, mask, groups)
         shares = SHARES if self.clip == "mse" else (1.0,)
-        sizes = best_steps(values.reshape(groups, -1), weights, "power", self.bits, shares)
+        sizes = best_steps(grouped, weights, "power", self.bits, shares)
         levels = Multiples("power", self.bits, as_scale(sizes), rows // groups)
         return encode(values, hessian, mask, levels, self.rounding)

@@ -12,7 +12,7 @@ from modelflex.core.extension import Format
 from modelflex.core.fixed import Array
 from modelflex.core.levels import TINY, Multiples, Sharing, as_scale, share_count
 from modelflex.core.part import Part
-from modelflex.core.rounding import Rounding, encode, error_weights
+from modelflex.core.rounding import Rounding, by_groups, encode
 from modelflex.registry import FORMATS
 
 RULE = 0.7
@@ -65,8 +65,8 @@ class Ternary(Format):
     ) -> Part:
         rows = values.shape[0]
         groups = share_count(self.scales, rows, gates)
-        weights = error_weights(values.shape, hessian, mask).reshape(groups, -1)
-        sizes = np.abs(values).reshape(groups, -1)
+        grouped, weights = by_groups(values, hessian, mask, groups)
+        sizes = np.abs(grouped)
         above = _above_mean(sizes, weights) if self.threshold == "mean" else _best(sizes, weights)
         mass = np.where(above, weights, 0.0)
         scale = as_scale((sizes * mass).sum(axis=1) / np.maximum(mass.sum(axis=1), TINY))

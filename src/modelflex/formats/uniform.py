@@ -12,7 +12,7 @@ from modelflex.core.extension import Format
 from modelflex.core.fixed import Array
 from modelflex.core.levels import Multiples, Sharing, as_scale, largest_integer, share_count
 from modelflex.core.part import MULTIPLIER_BITS, Part
-from modelflex.core.rounding import Rounding, best_steps, encode, error_weights
+from modelflex.core.rounding import Rounding, best_steps, by_groups, encode
 from modelflex.errors import UserError
 from modelflex.registry import FORMATS
 
@@ -103,13 +103,12 @@ class Uniform(Format):
     ) -> Part:
         rows, columns = values.shape
         shares = share_count(self.scales, rows, gates)
-        weights = error_weights(values.shape, hessian, mask)
         count = self._column_groups(columns)
         if not count:
-            sizes = self._steps(values.reshape(shares, -1), weights.reshape(shares, -1))
+            sizes = self._steps(*by_groups(values, hessian, mask, shares))
             levels = Multiples(self.grid_kind, self.bits, as_scale(sizes), rows // shares)
             return encode(values, hessian, mask, levels, self.rounding)
-        pieces = (values.reshape(-1, self.group), weights.reshape(-1, self.group))
+        pieces = by_groups(values, hessian, mask, rows * count)
         wanted = self._steps(*pieces).reshape(rows, count)
         scale = as_scale(wanted.reshape(shares, -1).max(axis=1) / TOP_MULTIPLIER)
         factors = np.repeat(scale.value(), rows // shares)[:, None]

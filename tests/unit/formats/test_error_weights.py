@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from modelflex.core.rounding import error_weights
+from modelflex.core.rounding import by_groups, error_weights
 from modelflex.registry import FORMATS
 from modelflex.testing.generators import all_configs
 
@@ -33,3 +33,16 @@ def test_error_weights_are_multiples_of_the_mean_curvature() -> None:
     np.testing.assert_allclose(weights.mean(axis=1), 1.0)
     np.testing.assert_allclose(weights[0, 2] / weights[0, 1], 8.04 / 3.04)
     assert error_weights((1, 3), hessian, mask)[0, 1] == 0.0
+
+
+def test_groups_are_runs_of_values_beside_their_own_weights() -> None:
+    """Half a row each: value (row, column) stands with the weight of its column, 0 where masked."""
+    values = np.arange(12.0).reshape(2, 6)
+    hessian, mask = np.diag(np.arange(1.0, 7.0)), values != 8.0
+    grouped, weights = by_groups(values, hessian, mask, 4)
+    assert grouped.shape == weights.shape == (4, 3)
+    whole = error_weights((1, 6), hessian, None)[0]
+    for group, place in np.ndindex(4, 3):
+        number = group * 3 + place
+        assert grouped[group, place] == number
+        assert weights[group, place] == (0.0 if number == 8 else whole[number % 6])
