@@ -15,6 +15,7 @@ from modelflex.core.quality import Quality
 from modelflex.core.sparsity import break_even_density
 from modelflex.core.trial import Trial
 from modelflex.search.pareto import pareto_front
+from modelflex.search.space import is_data_aware
 from modelflex.search.study import Qualities, Step
 
 EFFICIENT = 0.99
@@ -31,7 +32,7 @@ class Compared:
     Attributes:
         number: of the trial; twin: of its naive twin, or None where it is naive itself.
         family, label: the kind of method, and which.
-        data_aware: whether it is fitted to calibration data.
+        data_aware: whether its weights, or the units that stay, are fitted to calibration data.
         divergence, metric: on validation data; metric is None without a task.
         relative_performance: metric over the uncompressed network's (the inverse where less is
             better), or 1 − divergence, at least 0, without a task (as the surveys' P_r).
@@ -130,7 +131,7 @@ def _row(trial: Trial, quality: Qualities, baseline: Qualities, cost: Cost) -> C
         twin=trial.twin,
         family=trial.space,
         label=trial.recipe.label,
-        data_aware=any(rule.choice.data_aware for rule in trial.recipe.rules),
+        data_aware=is_data_aware(trial.recipe),
         divergence=divergence,
         metric=quality["metric"].value if "metric" in quality else None,
         **costs,

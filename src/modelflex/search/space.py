@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from modelflex.core.recipe import (
-    LayerRule,
     Recipe,
     Rule,
     layer_rule_from_json,
@@ -18,7 +17,7 @@ from modelflex.core.recipe import (
 )
 from modelflex.core.tracer import Activity
 from modelflex.errors import UserError, nearest
-from modelflex.registry import ACTIVITIES, NONLINEARITIES
+from modelflex.registry import ACTIVITIES, NONLINEARITIES, REMOVALS
 
 MAX_RECIPES = 1_000_000
 _KEYS = ("name", "vary", "rules", "layers", "recalibrate")
@@ -93,7 +92,8 @@ def _expand(grid: Mapping[str, Any], where: str) -> Iterator[Recipe]:
         rounds = _substitute(grid.get("recalibrate", 0), chosen, used, where)
         if isinstance(rounds, bool) or not isinstance(rounds, int) or not 0 <= rounds <= 100:
             raise UserError(f"{where}: recalibrate is {rounds!r}", "a number of rounds, 0 … 100")
-        yield Recipe(made, rounds, label=_label(made, layers, rounds), layers=layers)
+        recipe = Recipe(made, rounds, layers=layers)
+        yield replace(recipe, label=_label(recipe))
     unused = set(vary) - used
     if unused:
         raise UserError(
@@ -134,16 +134,25 @@ def _substitute(value: Any, chosen: Mapping[str, Any], used: set[str], where: st
     return found
 
 
-def _label(rules: Sequence[Rule], layers: Sequence[LayerRule], rounds: int) -> str:
+def is_data_aware(recipe: Recipe) -> bool:
+    """Whether a recipe is fitted to calibration data: one of its weights, or the units that stay."""
+    return any(rule.choice.data_aware for rule in recipe.rules) or any(
+        rule.removal is not None and rule.removal.naive() != rule.removal for rule in recipe.layers
+    )
+
+
+def _label(recipe: Recipe) -> str:
     """A short text for people: what each rule does."""
     parts = [
-        f"{rule.layers} {rule.removal.units} units" for rule in layers if rule.removal is not None
+        f"{rule.layers} {rule.removal.units} units by {REMOVALS.name_of(type(rule.removal))}"
+        for rule in recipe.layers
+        if rule.removal is not None
     ]
-    for layer in layers:
+    for layer in recipe.layers:
         if layer.nonlinearity is not None:
             made = method_to_json(NONLINEARITIES, layer.nonlinearity)
             parts.append(" ".join([layer.layers, *map(str, made.values())]))
-    for rule in rules:
+    for rule in recipe.rules:
         choice = rule.choice
         bits = f"{choice.format.stored_bits}b×{choice.activation.bits}b"
         block = getattr(choice.structure, "block", 1)
@@ -151,8 +160,11 @@ def _label(rules: Sequence[Rule], layers: Sequence[LayerRule], rounds: int) -> s
         text = f"{rule.weights.removeprefix('*.')} {bits}" + (f" ○{block}" if block > 1 else "")
         text += "" if share is None else f" ▱{share:g}"
         parts.append(text + _activity_label(choice.activity))
-    aware = any(rule.choice.data_aware for rule in rules)
-    return ", ".join(parts) + (f", ↻{rounds}" if rounds else "" if aware else ", naive")
+    if recipe.recalibrate:
+        parts.append(f"↻{recipe.recalibrate}")
+    elif not is_data_aware(recipe):
+        parts.append("naive")
+    return ", ".join(parts)
 
 
 def _activity_label(activity: Activity | None) -> str:

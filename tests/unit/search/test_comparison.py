@@ -12,7 +12,7 @@ from modelflex.core.profile import Profile
 from modelflex.core.quality import Quality
 from modelflex.core.recipe import LayerRule, Recipe, rule_from_json
 from modelflex.core.trial import Evaluation, Trial
-from modelflex.registry import NONLINEARITIES
+from modelflex.registry import NONLINEARITIES, REMOVALS
 from modelflex.search.comparison import (
     Compared,
     best_of_families,
@@ -137,6 +137,17 @@ def test_rows_know_their_family_and_whether_data_were_used() -> None:
     assert [row.number for row in rows] == [0, 1]
     assert [row.data_aware for row in rows] == [True, False]
     assert {row.family for row in rows} == {"format: uniform"}
+
+
+def test_a_removal_that_looks_at_data_makes_a_recipe_data_aware() -> None:
+    known = {"divergence": quality("kl", "min", 0.1)}
+    removals = [
+        LayerRule("lstm0", None if how is None else REMOVALS.get(how)(8))
+        for how in ("obs", "norm", None)
+    ]
+    made = [recipe(rounding="nearest", layers=(rule,)) for rule in removals]
+    rows = compared([trial(i, known, r) for i, r in enumerate(made)], {}, BASE)
+    assert [row.data_aware for row in rows] == [True, False, False]
 
 
 # --- choosing ------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 
 from modelflex.errors import UserError
 from modelflex.search import space
-from modelflex.search.space import read_space
+from modelflex.search.space import is_data_aware, read_space
 
 RULE = {"weights": "*", "format": {"method": "uniform", "bits": "$bits"}}
 
@@ -110,3 +110,23 @@ def test_labels_show_what_delta_does() -> None:
     ends = ["θ0.1", "d0.1", "θ0.1▪", "θ0.1∝", "θ0.1+0.5"]
     labels = [entry.recipe.label for entry in read_space([grid(vary=vary, rules=rules)])]
     assert labels == ["* 3b×8b", "* 3b×8b nonzero", *(f"* 3b×8b {end}" for end in ends)]
+
+
+@pytest.mark.parametrize(
+    ("removal", "rounding", "label"),
+    [
+        ("obs", "nearest", "lstm0 8 units by obs, * 3b×8b"),
+        ("norm", "nearest", "lstm0 8 units by norm, * 3b×8b, naive"),
+        ("random", "nearest", "lstm0 8 units by random, * 3b×8b, naive"),
+        ("norm", "gptq", "lstm0 8 units by norm, * 3b×8b"),
+    ],
+)
+def test_labels_show_how_units_go_and_whether_data_are_looked_at(
+    removal: str, rounding: str, label: str
+) -> None:
+    form = {"method": "uniform", "bits": 3, "rounding": rounding}
+    layers = [{"layers": "lstm0", "removal": {"method": removal, "units": 8}}]
+    (made,) = read_space([{"rules": [{"weights": "*", "format": form}], "layers": layers}])
+    assert made.recipe.label == label
+    assert is_data_aware(made.recipe) == (not label.endswith("naive"))
+    assert not is_data_aware(made.recipe.naive)
