@@ -8,7 +8,7 @@ from modelflex.core.data import Draw, Sequences
 from modelflex.core.fixed import FX_BITS
 from modelflex.core.model import Model
 from modelflex.core.program import build_program, check_symbols_read, input_symbols
-from modelflex.core.stats import SiteStats, Stats
+from modelflex.core.stats import SiteStats, Stats, spread
 from modelflex.errors import UserError
 from modelflex.execute.gradients import importances
 from modelflex.execute.interpret import Interpreter
@@ -73,8 +73,7 @@ def calibrate(model: Model, sequences: Sequences, draw: Draw = ALL, seed: int = 
                 "standardise the data and train on that",
             )
         lengths = np.ones(trace.shape[0], np.int64) if single else sequences.lengths
-        std = float(np.sqrt(np.mean(np.var(trace, axis=0, dtype=np.float64))))
-        sites[name] = SiteStats(trace, lengths, std, peak, found[site])
+        sites[name] = SiteStats(trace, lengths, spread(trace), peak, found[site])
     return Stats(sequences, run.outputs, sites)
 
 

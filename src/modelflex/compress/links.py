@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from modelflex.core.extension import Planned
 from modelflex.core.fixed import Array, Scale
+from modelflex.core.held import quantised, with_activity
 from modelflex.core.products import Density
 from modelflex.core.recipe import Activation, Choice
 from modelflex.core.stats import SiteStats
-from modelflex.core.tracer import InputSite, Link
+from modelflex.core.tracer import Link
 from modelflex.core.windows import Windows
 
 SAMPLE = 2000
@@ -40,12 +39,6 @@ def thinned(trace: Array) -> Array:
     return trace[:: max(1, trace.shape[0] // SAMPLE)]
 
 
-def quantised(trace: Array, link: Link) -> Array:
-    """The codes of real inputs, int16."""
-    top = 1 << (link.bits - 1)
-    return np.clip(np.rint(trace / np.float32(link.step)), -top, top - 1).astype(np.int16)
-
-
 def make_link(
     choice: Choice, site: SiteStats, matrix: Array, block: int, windows: Windows | None = None
 ) -> Link:
@@ -56,17 +49,13 @@ def make_link(
         block: inputs that share a fetch unit.
         windows: where the weight is applied to its input.
     """
-    bits = choice.activation.bits
-    link = Link(bits, activation_scale(choice.activation, site.trace, site.peak))
+    link = Link(choice.activation.bits, activation_scale(choice.activation, site.trace, site.peak))
     if choice.activity is None:
         return link
     norms = np.linalg.norm(matrix, axis=0)
     if windows is not None:
         norms, block = windows.spread_norms(norms), 1
-    codes = quantised(site.trace, link)
-    seen = InputSite(codes, site.lengths, link.step, site.std, norms, block, bits)
-    activity = choice.activity.resolve(seen)
-    return replace(link, activity=activity, thresholds=activity.thresholds(seen))
+    return with_activity(link, choice.activity, site, norms, block)
 
 
 def inner_link(activation: Activation, sample: Array) -> Link:

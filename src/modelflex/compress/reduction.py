@@ -11,7 +11,7 @@ from modelflex.compress.choices import Axes, reduced_layers, removals, weight_ax
 from modelflex.core.fixed import Array
 from modelflex.core.model import Model
 from modelflex.core.recipe import Recipe
-from modelflex.core.stats import SiteStats, Stats
+from modelflex.core.stats import SiteStats, Stats, spread
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,9 +74,8 @@ def at_columns(site: SiteStats, columns: Array) -> SiteStats:
     if columns.size == site.trace.shape[1]:
         return site
     trace = np.ascontiguousarray(site.trace[:, columns])
-    std = float(np.sqrt(np.mean(np.var(trace, axis=0, dtype=np.float64))))
     peak = max(float(np.abs(trace).max(initial=0.0)), site.peak * 2.0**-8)
-    return replace(site, trace=trace, std=std, peak=peak)
+    return replace(site, trace=trace, std=spread(trace), peak=peak)
 
 
 def _layer_problem(

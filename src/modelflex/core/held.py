@@ -1,4 +1,4 @@
-"""Activities of products whose input is known from a sample only."""
+"""What enters a product: the codes of what it sees, and activities fitted to it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ from dataclasses import replace
 import numpy as np
 
 from modelflex.core.fixed import Array
+from modelflex.core.stats import Trace
 from modelflex.core.tracer import Activity, InputSite, Link
 
 
-def with_activity(link: Link, activity: Activity, sample: Array, matrix: Array, block: int) -> Link:
-    """The link with an activity whose thresholds fit a product's input.
+def quantised(values: Array, link: Link) -> Array:
+    """The codes of real inputs, int16; scales have 15 bits, so the step is exact in binary32 too."""
+    top = 1 << (link.bits - 1)
+    return np.clip(np.rint(values / link.step), -top, top - 1).astype(np.int16)
+
+
+def with_activity(link: Link, activity: Activity, trace: Trace, norms: Array, block: int) -> Link:
+    """The link with an activity whose thresholds (in real units) fit a product's input.
 
     Args:
-        sample: of its input, real values [n, in].
-        matrix: what it is multiplied by, [out, in].
+        trace: of the input.
+        norms: ‖·‖ of everything that each input is multiplied with, float64 [in].
         block: inputs that share a fetch unit of the product.
     """
-    top = 1 << (link.bits - 1)
-    codes = np.clip(np.rint(sample / link.step), -top, top - 1).astype(np.int16)
-    std = float(np.sqrt(np.mean(np.var(sample, axis=0))))
-    norms = np.linalg.norm(matrix, axis=0)
-    site = InputSite(codes, np.array([len(codes)]), link.step, std, norms, block, link.bits)
+    codes = quantised(trace.trace, link)
+    site = InputSite(codes, trace.lengths, link.step, trace.std, norms, block, link.bits)
     resolved = activity.resolve(site)
     return replace(link, activity=resolved, thresholds=resolved.thresholds(site))

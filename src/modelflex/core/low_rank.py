@@ -9,6 +9,7 @@ from modelflex.core.fixed import Array
 from modelflex.core.held import with_activity
 from modelflex.core.layout import dense_geometry
 from modelflex.core.regression import Regression
+from modelflex.core.stats import Trace
 from modelflex.core.tracer import Activity
 from modelflex.core.weight import Chain, Matrix
 from modelflex.errors import UserError
@@ -86,7 +87,7 @@ def fit_chain(
     between = fit.sample.astype(np.float64) @ stored.T
     link = fit.inner_link(between)
     if inner is not None:
-        link = with_activity(link, inner, between, u, 1)
+        link = with_activity(link, inner, Trace.of(between), np.linalg.norm(u, axis=0), 1)
     hessian = None
     if fit.moments is not None:
         noise = link.step**2 / 12 * np.eye(rank)

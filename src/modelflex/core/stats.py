@@ -5,18 +5,42 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from modelflex.core.data import Sequences
 from modelflex.core.fixed import Array
 
 
+def spread(values: Array) -> float:
+    """The root mean square of the standard deviations of the elements of vectors [n, in]."""
+    return float(np.sqrt(np.mean(np.var(values, axis=0, dtype=np.float64))))
+
+
 @dataclass(frozen=True, eq=False)
-class SiteStats:
-    """One weight's input over the calibration sequences.
+class Trace:
+    """What is known of a product's input.
 
     Attributes:
-        trace: float32 [ΣT or N, in], in the order of the sequences.
+        trace: real values [ΣT or N, in], in the order of the sequences.
         lengths: int64, the lengths of the runs in `trace` (all 1 where the weight runs once a sequence).
-        std: root mean square of the standard deviations of its elements.
+        std: see `spread`.
+    """
+
+    trace: Array
+    lengths: Array
+    std: float
+
+    @classmethod
+    def of(cls, sample: Array) -> Trace:
+        """A sample [n, in] taken for a single run."""
+        return cls(sample, np.array([len(sample)]), spread(sample))
+
+
+@dataclass(frozen=True, eq=False)
+class SiteStats(Trace):
+    """One weight's input (float32) over the calibration sequences.
+
+    Attributes:
         peak: largest absolute value.
         importance: mean squared gradient of the log-likelihood in each result of the weight, float64
             [out]: half of it times a small squared error of the result is about what the error adds

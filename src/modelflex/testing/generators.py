@@ -21,7 +21,7 @@ from modelflex.core.model import Layer, Model, check_model
 from modelflex.core.part import FLOAT_BITS, Part
 from modelflex.core.program import Program, Stage, build_program, input_symbols
 from modelflex.core.recipe import Activation, Choice, LayerRule, Recipe, Rule
-from modelflex.core.stats import Stats
+from modelflex.core.stats import Stats, Trace
 from modelflex.core.tracer import Link, Tracer
 from modelflex.core.weight import Chain, Matrix, Sum, Weight, float_weight
 from modelflex.execute.interpret import Execution, run
@@ -150,7 +150,8 @@ def make_fit(
     def outer(block: int) -> Link:
         if link.activity is None:
             return link
-        return with_activity(link, link.activity, seen, matrix, block)
+        norms = np.linalg.norm(matrix, axis=0)
+        return with_activity(link, link.activity, Trace.of(seen), norms, block)
 
     return Fit(matrix, moments, encode, gates, link, seen, inner, outer)
 
