@@ -14,6 +14,10 @@ from modelflex.registry import CELLS, LAYERS, NONLINEARITIES
 
 MAX_WEIGHT = 1 << 27
 """Numbers of one matrix: 1 GiB in binary64. A circulant or sparse file of 2 MB can mean 10¹² of them."""
+MAX_NUMBERS = 1 << 28
+"""Numbers of a whole network: its matrices written out, what its layers keep and give, and the places
+that its windows look at. A small file can mean any number of matrices that are each small enough.
+"""
 MAX_OPTION = 1 << 20
 MAX_PAST = 1 << 22
 """Numbers of earlier steps that a layer may keep."""
@@ -175,6 +179,11 @@ def check_model(model: Model) -> Model:
             )
         wanted |= layer.weight_shapes
         before = layer
+    _check_weights(model, wanted)
+    return model
+
+
+def _check_weights(model: Model, wanted: Mapping[str, tuple[int, int]]) -> None:
     for name, shape in wanted.items():
         if name not in model.weights:
             raise UserError(f"weight '{name}' is missing", f"a matrix of {shape[0]}×{shape[1]}")
@@ -194,7 +203,6 @@ def check_model(model: Model) -> Model:
     extra = set(model.weights) - set(wanted)
     if extra:
         raise UserError(f"weights that no layer uses: {', '.join(sorted(extra))}", "none")
-    return model
 
 
 def _check_layer(layer: Layer, before: Layer | None) -> None:

@@ -17,6 +17,9 @@ from modelflex.core.piecewise import Piecewise
 from modelflex.core.windows import Windows
 from modelflex.errors import UserError
 
+MAX_RESULTS = 1 << 24
+"""Results of one product, at all positions."""
+
 
 @dataclass(frozen=True)
 class Value:
@@ -331,6 +334,11 @@ class Tracer:
         columns, positions = (x.size, 1) if windows is None else windows.taps.shape[::-1]
         geo = part_geometry(layout, part.codes, part.index, columns)
         out = geo.out * positions
+        if out > MAX_RESULTS:
+            raise UserError(
+                f"the product '{site}' has {geo.out} results at {positions} positions",
+                f"at most {MAX_RESULTS} in all",
+            )
         name = site.rsplit("/", 1)[0]
         nbytes = 0 if bias is None else bias.nbytes
         skip = {"skip_zeros": True} if x.one_hot else {}
