@@ -17,6 +17,7 @@ from modelflex.core.model import Model
 from modelflex.core.program import build_program
 from modelflex.core.recipe import Activation, Choice, Recipe, Rule
 from modelflex.core.stats import SiteStats, Stats
+from modelflex.core.weight import Chain, Matrix, float_weight
 from modelflex.errors import UserError
 from modelflex.execute.interpret import run
 from modelflex.registry import ACTIVITIES, FORMATS, STRUCTURES
@@ -51,6 +52,28 @@ def test_the_first_matching_rule_decides() -> None:
         "layer0.w_h", "layer1.w_h", "head.w",
     }  # fmt: skip
     assert made.model.numeric == "integer"
+
+
+def test_a_mixture_of_floats_and_integers_is_refused() -> None:
+    """A recipe's unnamed weights become 16-bit integers; a model put together by hand must be whole."""
+    model, stats = problem()
+    made = compress(model, recipe(("layer1.w_x", AWARE)), stats).model
+    assert {w.is_float for w in made.weights.values()} == {False}
+    one = {"layer1.w_x": made.weights["layer1.w_x"]}
+    with pytest.raises(UserError, match=r"some floats: layer0\.w_x, .*head\.w; expected one kind"):
+        model.with_weights(one)
+    with pytest.raises(UserError, match=r"some floats: layer1\.w_x; expected one kind"):
+        made.with_weights({"layer1.w_x": model.weights["layer1.w_x"]})
+    assert model.with_weights(made.weights).numeric == "integer"
+
+
+def test_a_weight_whose_products_are_floats_and_integers_is_refused() -> None:
+    model, stats = problem()
+    made = compress(model, recipe(("*", PLAIN)), stats).model
+    first, out = made.weights["head.w"], np.eye(made.outputs)
+    assert isinstance(first, Matrix)
+    with pytest.raises(UserError, match=r"some floats: head\.w"):
+        made.with_weights({"head.w": Chain((first, float_weight(out, None, 1)))})
 
 
 @pytest.mark.parametrize(

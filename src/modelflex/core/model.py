@@ -122,8 +122,27 @@ class Model:
     output: str = "logits"
     meta: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Refuse a mixture: a program computes in floats or in integers as a whole.
+
+        Raises:
+            UserError: some weights are floats, others integers.
+        """
+        weights = self.weights
+        floats = [n for n, w in weights.items() if any(p.link is None for p in w.products)]
+        if floats and any(weight.links for weight in weights.values()):
+            raise UserError(
+                f"some weights of '{self.name}' are integers and some floats: {', '.join(floats)}",
+                "one kind for the whole model",
+                "compress them too: in 16 bits where no rule of a recipe names them",
+            )
+
     def with_weights(self, weights: Mapping[str, Weight]) -> Model:
-        """The same network with some weights replaced."""
+        """The same network with some weights replaced.
+
+        Raises:
+            UserError: some weights would be floats and others integers.
+        """
         return replace(self, weights={**self.weights, **weights})
 
     @property

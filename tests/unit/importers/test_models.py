@@ -157,6 +157,15 @@ def test_a_small_file_that_means_many_large_matrices_is_refused(tmp_path: Path) 
         load_model(write(tmp_path, *circulant_layers(4, b)))
 
 
+def test_a_file_of_floats_and_integers_is_refused(tmp_path: Path) -> None:
+    description, tensors = circulant_layers(2, 4)
+    description["weights"]["wide1.w"] = {"numeric": "float"}
+    tensors = {n: t for n, t in tensors.items() if n.startswith("wide0")}
+    tensors["wide1.w"] = np.ones((4, 4), np.float32)
+    with pytest.raises(UserError, match=r"of 'small' are integers and some floats: wide1\.w"):
+        load_model(write(tmp_path, description, tensors))
+
+
 def safetensors_of(header: Any, data: bytes) -> bytes:
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + data
