@@ -20,9 +20,7 @@ from modelflex.importers.data import check_task, load_sequences
 from modelflex.importers.models import load_model
 from modelflex.registry import PLATFORMS
 from modelflex.search.advised_space import default_grids
-from modelflex.search.config import (
-    Config,
-)
+from modelflex.search.config import Config
 from modelflex.search.driver import Driver
 from modelflex.search.limits import Objective, check_metric_limits
 from modelflex.search.pricing import Pricer, baseline_cost
@@ -33,13 +31,18 @@ from modelflex.search.study import Baseline, Limit
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """A search made ready: everything loaded, checked and priced."""
+    """A search made ready: everything loaded, checked and priced.
+
+    Attributes:
+        recipes: the space as given; the driver's may hold those that fit only.
+    """
 
     problem: Problem
     driver: Driver
     pricer: Pricer
     platform: Platform
     baseline: Baseline
+    recipes: tuple[SpaceRecipe, ...]
     test: Sequences | None
     limits: tuple[Limit, ...]
     objective: Objective
@@ -59,6 +62,7 @@ def prepare(
     seed: int,
     draw: Draw,
     known: Mapping[str, Any] | None = None,
+    only_fitting: bool = False,
 ) -> Setting:
     """Check that everything fits together, calibrate, run the baseline and price the space.
 
@@ -66,22 +70,17 @@ def prepare(
         task: kind, quality and direction, for `make_task`.
         target: family and options of the platform.
         known: the key of the problem and the densities that an earlier search of it stored.
+        only_fitting: whether the driver leaves out recipes that choose for a weight what cannot
+            hold it, in place of refusing the space.
 
     Raises:
         UserError: anything that does not fit.
     """
     kind = make_task(*task)
-    if kind.name:
-        check_metric_limits(limits, kind.direction, fraction=kind.name == "accuracy")
+    _check_asked(kind, limits, objective)
     validation = check_task(validation, model, kind.kind, "validation")
     if test is not None:
         test = check_task(test, model, kind.kind, "test")
-    if any(limit.field.startswith("metric") for limit in limits) and not kind.name:
-        raise UserError(
-            "a limit on the metric is set, but the task has none", "a limit on divergence"
-        )
-    if objective.tie_break == "metric" and not kind.name:
-        raise UserError("objective.tie_break is 'metric', but the task has none", "'divergence'")
     for name, data in (("validation", validation), ("test", test)):
         if data is not None:
             check_range(data, name)
@@ -102,9 +101,29 @@ def prepare(
     baseline = Baseline(found, baseline_cost(model, profile, platform))
     densities = None if known is None else known["densities"]
     pricer = Pricer(model, stats, platform, validation.mean_length, densities)
-    driver = Driver(problem, pricer, recipes, limits, objective, found)
+    priced = [r for r in recipes if not only_fitting or pricer.fits(r.recipe)]
+    driver = Driver(problem, pricer, priced, limits, objective, found)
     notes = _notes(kind, _shared(calibration, validation, test))
-    return Setting(problem, driver, pricer, platform, baseline, test, limits, objective, notes)
+    return Setting(
+        problem, driver, pricer, platform, baseline, tuple(recipes), test, limits, objective, notes
+    )
+
+
+def _check_asked(kind: Task, limits: tuple[Limit, ...], objective: Objective) -> None:
+    """Refuse limits and a tie-break that the task's metric cannot tell.
+
+    Raises:
+        UserError: there is no metric, or a limit on it has the wrong side or size.
+    """
+    if kind.name:
+        check_metric_limits(limits, kind.direction, fraction=kind.name == "accuracy")
+        return
+    if any(limit.field.startswith("metric") for limit in limits):
+        raise UserError(
+            "a limit on the metric is set, but the task has none", "a limit on divergence"
+        )
+    if objective.tie_break == "metric":
+        raise UserError("objective.tie_break is 'metric', but the task has none", "'divergence'")
 
 
 def _shared(calibration: Sequences, validation: Sequences, test: Sequences | None) -> int:
@@ -154,8 +173,10 @@ def _space(space: Any) -> list[SpaceRecipe]:
     return read_space(space)
 
 
-def from_config(config: Config, known: Mapping[str, Any] | None = None) -> Setting:
-    """Load what a configuration names and make its search ready."""
+def from_config(
+    config: Config, known: Mapping[str, Any] | None = None, *, only_fitting: bool = False
+) -> Setting:
+    """Load what a configuration names and make its search ready; see `prepare`."""
     data = config.data
     return prepare(
         load_model(config.model.path, reads=config.model.reads, output=config.model.output),
@@ -170,6 +191,7 @@ def from_config(config: Config, known: Mapping[str, Any] | None = None) -> Setti
         config.search.seed,
         data.draw,
         known,
+        only_fitting,
     )
 
 
