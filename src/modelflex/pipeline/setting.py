@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -27,6 +28,7 @@ from modelflex.search.pricing import Pricer, baseline_cost
 from modelflex.search.problem import ARITHMETIC, Problem, model_digest, run_network, score_network
 from modelflex.search.space import SpaceRecipe, read_space
 from modelflex.search.study import Baseline, Limit
+from modelflex.search.workers import can_spawn
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,6 +195,20 @@ def from_config(
         known,
         only_fitting,
     )
+
+
+def with_processes(setting: Setting, workers: int) -> tuple[Setting, int]:
+    """How many processes evaluate: as many as asked for (0: one a core), but this one alone, and a
+    note that says why, where others could not import what evaluating needs.
+    """
+    processes = workers or os.cpu_count() or 1
+    if processes == 1 or can_spawn(setting.problem, [s.recipe for s in setting.driver.space]):
+        return setting, processes
+    note = (
+        "the quality function or a plug-in cannot be imported by worker processes (it lives in the "
+        "script that runs, or inside a function): evaluated in this process"
+    )
+    return replace(setting, notes=(*setting.notes, note)), 1
 
 
 def versions() -> dict[str, str]:
