@@ -31,6 +31,11 @@ class Value:
     one_hot: bool = False
 
 
+def threshold_bytes(bits: int) -> int:
+    """Bytes of one stored threshold of codes of so many bits."""
+    return 1 if bits <= 8 else 2
+
+
 @dataclass(frozen=True, eq=False)
 class Link:
     """What enters one product: the code format of its input and which products are computed.
@@ -56,7 +61,7 @@ class Link:
     @property
     def threshold_bytes(self) -> int:
         """Bytes of one stored threshold."""
-        return 1 if self.bits <= 8 else 2
+        return threshold_bytes(self.bits)
 
     @property
     def nbytes(self) -> int:
