@@ -80,12 +80,8 @@ def prepare(
     """
     kind = make_task(*task)
     _check_asked(kind, limits, objective)
-    validation = check_task(validation, model, kind.kind, "validation")
-    if test is not None:
-        test = check_task(test, model, kind.kind, "test")
-    for name, data in (("validation", validation), ("test", test)):
-        if data is not None:
-            check_range(data, name)
+    validation = _held_out(validation, model, kind, "validation")
+    test = None if test is None else _held_out(test, model, kind, "test")
     recipes = None if space is None else _space(space)  # told of mistakes before the work begins
     platform: Platform = PLATFORMS.get(target[0]).from_config(target[1])
     stats = calibrate(model, calibration, draw, seed)
@@ -109,6 +105,13 @@ def prepare(
     return Setting(
         problem, driver, pricer, platform, baseline, tuple(recipes), test, limits, objective, notes
     )
+
+
+def _held_out(data: Sequences, model: Model, kind: Task, name: str) -> Sequences:
+    """Sequences to score on, checked against the task and the range of the arithmetic."""
+    found = check_task(data, model, kind.kind, name)
+    check_range(found, name)
+    return found
 
 
 def _check_asked(kind: Task, limits: tuple[Limit, ...], objective: Objective) -> None:
