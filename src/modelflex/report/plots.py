@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from modelflex.report.style import AWARE, GRID, INK, MUTED, NAIVE, axis, layout
+from modelflex.report.style import AWARE, GRID, INK, MUTED, NAIVE, PLAIN, axis, layout
 from modelflex.report.text import divergence_metric, metric_name, ratio, show_step, subject
 from modelflex.search.study import Study
 from modelflex.units import show_quantity
@@ -48,7 +48,7 @@ def waterfall_figure(study: Study) -> Figure | None:
     seen = [s.divergence for s in study.steps if s.divergence > 0]
     ends = list(_log_range([max(v, max(seen) / _DECADES) for v in seen]))
     figure["layout"]["xaxis3"] = axis(
-        title, True, domain=domains[2], anchor="y3", range=ends, dtick=1
+        title, True, domain=domains[2], anchor="y3", range=ends, dtick=1, tickformat=PLAIN
     )
     figure["layout"]["yaxis3"] = _steps_axis(names, "3", shown=False)
     return figure
