@@ -1,7 +1,7 @@
 """Train the character LSTM on tiny Shakespeare and export it (needs torch).
 
     python examples/shakespeare/train.py --seed 0             # 320 units
-    python examples/shakespeare/train.py --seed 0 --units 96  # a small network as a control
+    python examples/shakespeare/train.py --seed 0 --units 90  # a small network as a control
 
 Exports to weights/NAME in float16: the rounded numbers are the model, and the scores are theirs.
 The number of epochs is fixed; the test text is scored once, after the training.
