@@ -82,7 +82,7 @@ $(TEXT)/weights/seed%/model.json: | $(TEXT)/data/.prepared
 	$(BIN)/python $(TEXT)/train.py --seed $*
 
 $(TEXT)/weights/units90_seed%/model.json: | $(TEXT)/data/.prepared
-	$(BIN)/python $(TEXT)/train.py --seed $* --units 90
+	$(BIN)/python $(TEXT)/train.py --seed $* --units 90 --weight-noise 0
 
 clean:
 	rm -rf $(VENV) build runs $(wildcard examples/*/data) .mypy_cache .pytest_cache .ruff_cache .hypothesis

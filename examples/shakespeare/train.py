@@ -1,7 +1,7 @@
 """Train the character LSTM on tiny Shakespeare and export it (needs torch).
 
     python examples/shakespeare/train.py --seed 0             # 320 units
-    python examples/shakespeare/train.py --seed 0 --units 90  # a small network as a control
+    python examples/shakespeare/train.py --seed 0 --units 90 --weight-noise 0  # a control
 
 Exports to weights/NAME in float16: the rounded numbers are the model, and the scores are theirs.
 The number of epochs is fixed; the test text is scored once, after the training.
@@ -44,7 +44,7 @@ SETTINGS: dict[str, float] = {
     "learning_rate": 5e-3,
     "weight_decay": 1e-2,
     "hidden_dropout": 0.25,
-    "weight_noise": 0.2,  # of the standard deviation of a weight's row, drawn anew for a batch
+    "weight_noise": 0.2,
 }
 MAX_GRADIENT_NORM = 1.0
 UNITS = 320
@@ -76,7 +76,8 @@ class CharacterLstm(nn.Module):
 
 
 class WeightNoise:
-    """Gaussian noise on the weights during the forward and the backward pass.
+    """Gaussian noise on the weights during the forward and the backward pass, drawn anew for a batch;
+    `share` is its standard deviation as a share of that of a weight's row.
 
     It regularises (Graves 2013, section 4.2: adaptive in size here) and leaves a network that
     rounding harms less.
@@ -98,9 +99,9 @@ class WeightNoise:
             weight.copy_(exact)
 
 
-def train(model: CharacterLstm, text: torch.Tensor) -> None:
+def train(model: CharacterLstm, text: torch.Tensor, weight_noise: float) -> None:
     """Train on chunks of the text that start elsewhere in every epoch; one-cycle cosine rate."""
-    noise = WeightNoise(model, SETTINGS["weight_noise"])
+    noise = WeightNoise(model, weight_noise)
     epochs, size, chunk = (int(SETTINGS[key]) for key in ("epochs", "batch", "chunk"))
     optimiser = torch.optim.AdamW(
         model.parameters(), SETTINGS["learning_rate"], weight_decay=SETTINGS["weight_decay"]
@@ -173,6 +174,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Train the character LSTM.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--units", type=int, default=UNITS)
+    parser.add_argument("--weight-noise", type=float, default=SETTINGS["weight_noise"])
     parser.add_argument("--export-to", type=Path, default=HERE / "weights", help="folder of models")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -184,7 +186,7 @@ def main() -> int:
         return 2
     torch.manual_seed(options.seed)
     model = CharacterLstm(options.units)
-    train(model, torch.from_numpy(text))
+    train(model, torch.from_numpy(text), options.weight_noise)
     round_to_float16(model)
     scores = {name: evaluate(model, data) for name, data in parts.items()}
     exact = {**recurrent_tensors(model.lstm), **dense_tensors(model.head)}
@@ -196,7 +198,7 @@ def main() -> int:
         "seed": options.seed,
         "versions": versions(),
         "data_sha256": {name: data.digest for name, data in parts.items()},
-        "training": SETTINGS,
+        "training": {**SETTINGS, "weight_noise": options.weight_noise},
         "scores": scores,
     }
     write_model(folder, f"shakespeare_lstm{options.units}", model.layers(), tensors, meta)
