@@ -28,10 +28,12 @@ lint: $(VENV)/.installed-dev
 # Undefined behaviour and out-of-bounds accesses in the C kernels end the run with an error.
 native-test:
 	@if command -v $(CC) >/dev/null; then \
-	    mkdir -p build/native-test && \
-	    $(CC) $(NATIVE_FLAGS) $(SANITIZERS) -Icsrc csrc/*.c tests/native/test_kernels.c \
-	        -lm -o build/native-test/test_kernels && \
-	    build/native-test/test_kernels; \
+	    set -e; mkdir -p build/native-test; \
+	    for test in $(basename $(notdir $(wildcard tests/native/test_*.c))); do \
+	        $(CC) $(NATIVE_FLAGS) $(SANITIZERS) -Icsrc csrc/*.c tests/native/$$test.c \
+	            -lm -o build/native-test/$$test; \
+	        build/native-test/$$test; \
+	    done; \
 	else \
 	    echo "SKIPPED native-test: no C compiler ($(CC)); the C kernels are not tested"; \
 	fi
