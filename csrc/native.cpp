@@ -7,6 +7,7 @@
 
 #include "elementwise.h"
 #include "fixed_point.h"
+#include "native_matrix.h"
 #include "piecewise.h"
 
 namespace nb = nanobind;
@@ -150,4 +151,5 @@ NB_MODULE(_native, m) {
     m.def("delta_encode", &delta_encode, "x"_a.noconvert(), "x_hat"_a.noconvert(), "block"_a,
           "theta"_a.noconvert(), "overshoot"_a, "bits"_a, "delta"_a.noconvert(),
           "mask"_a.noconvert(), "sent"_a.noconvert());
+    bind_matrix(m);
 }

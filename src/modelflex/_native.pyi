@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 Int32 = npt.NDArray[np.int32]
 Int16 = npt.NDArray[np.int16]
+Total = Int32 | npt.NDArray[np.int64]
 Accumulator = Int32 | npt.NDArray[np.int64] | npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 def quantize(v: Int32, mu: int, s: int, bits: int, out: Int16) -> None:
@@ -60,4 +61,29 @@ def delta_encode(
     x, x_hat, delta, sent: [..., n]; mask: [..., ceil(n / block)]; theta: [ceil(n / block)], none negative.
     Where mask is 1, sent is x and beyond it min(|x - x_hat|, theta)·overshoot >> 8 in the direction of
     the change, clamped to `bits` bits; elsewhere x_hat. delta = sent - x_hat. 0 ≤ overshoot < 256.
+    """
+
+def matrix_linear(
+    matrix: object,
+    x: Int16,
+    bias: Total | None,
+    out: Total,
+    taps: Int32 | None = None,
+) -> None:
+    """out [out] = bias + A·x, by the portable kernels on the packed bits of a `StoredMatrix`.
+
+    Exact if every sum of terms fits the type of `out`. With taps [positions, in], x is a map and out
+    [out, positions] (core/windows.py); bias is [out] either way.
+    """
+
+def matrix_accumulate(
+    matrix: object,
+    delta: Int32,
+    mask: npt.NDArray[np.uint8],
+    mask_block: int,
+    total: Total,
+    taps: Int32 | None = None,
+) -> None:
+    """total += A·delta, as `matrix_linear`; mask has one entry for each `mask_block` elements of delta,
+    whose magnitudes are below 2¹⁶, and 0 where the mask is.
     """
