@@ -15,8 +15,9 @@ static inline void unpack_parts_of_bytes(const uint8_t *codes, uint32_t at, uint
     for (; i < n && (at + i) % each; i++) {
         numbers[i] = number_in_byte(codes, at + i, bits);
     }
-    for (; i + each <= n; i += each) {
-        const unsigned byte = codes[(at + i) / each];
+    const uint8_t *whole = codes + (at + i) / each;
+    for (uint32_t left = (n - i) / each; left; left--, i += each) {
+        const unsigned byte = *whole++;
         for (unsigned k = 0; k < each; k++) {
             numbers[i + k] = (int16_t)((byte >> (k * bits)) & ((1u << bits) - 1));
         }
@@ -59,9 +60,10 @@ static void unpack_numbers(const uint8_t *codes, uint32_t at, uint32_t n, unsign
     }
 }
 
+/* Without branches, which random codes would mispredict. */
 static int16_t power_level(int number, int half) {
-    const int place = number & (half - 1), size = place ? 1 << (place - 1) : 0;
-    return (int16_t)(number & half ? -size : size);
+    const int size = (1 << (number & (half - 1))) >> 1, sign = -(number >= half);
+    return (int16_t)((size ^ sign) - sign);
 }
 
 /* Sum of +a_i where bit i is set, -a_i elsewhere. */
