@@ -1,5 +1,6 @@
 # make demo: the main job on real data. make test: everything the project tests. make models: train
-# the networks that are not committed (needs MODELFLEX_DATA; more than an hour). make clean: forget all.
+# the networks that are not committed (needs MODELFLEX_DATA; more than an hour). make peers: the runtimes
+# that benchmarks/runtime.py measures beside the project. make clean: forget all.
 PYTHON ?= python3
 VENV ?= .venv
 CC ?= cc
@@ -11,7 +12,7 @@ NATIVE_FLAGS := -std=c99 -pedantic -Wall -Wextra -Wconversion -Werror -O1 -g
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 BUILD_INPUTS := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*.c csrc/*.h csrc/*.cpp)
 
-.PHONY: demo test lint native-test models clean
+.PHONY: demo test lint native-test models peers clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed $(EXAMPLE)/data/.prepared
@@ -86,5 +87,19 @@ $(TEXT)/weights/seed%/model.json: | $(TEXT)/data/.prepared
 $(TEXT)/weights/units90_seed%/model.json: | $(TEXT)/data/.prepared
 	$(BIN)/python $(TEXT)/train.py --seed $* --units 90
 
+# What cannot be installed on this machine is missing in the benchmark's result, which says so. TensorFlow
+# only makes LiteRT's models; tf_keras without its dependencies, which bring a second TensorFlow.
+PEERS_PIP := -m pip --disable-pip-version-check install --quiet -c constraints.txt -c constraints-peers.txt
+
+peers: $(BUILD_INPUTS) constraints-peers.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python $(PEERS_PIP) -e .
+	for peer in torch "onnxruntime onnx" openvino ai-edge-litert; do \
+	    .venv-peers/bin/python $(PEERS_PIP) $$peer || echo "peers: cannot install $$peer"; done
+	$(PYTHON) -m venv .venv-litert
+	.venv-litert/bin/python $(PEERS_PIP) tensorflow-cpu && \
+	    .venv-litert/bin/python $(PEERS_PIP) --no-deps tf_keras || \
+	    echo "peers: cannot install TensorFlow; LiteRT has no models"
+
 clean:
-	rm -rf $(VENV) build runs $(wildcard examples/*/data) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-peers .venv-litert build runs $(wildcard examples/*/data) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -9,6 +9,7 @@
 #include "fixed_point.h"
 #include "native_matrix.h"
 #include "piecewise.h"
+#include "read_loop.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -123,6 +124,16 @@ void delta_encode(const Array<const int16_t> &x, const Array<const int16_t> &x_h
                     overshoot, bits, delta.data(), mask.data(), sent.data());
 }
 
+// The loop stands in another translation unit: no pass can be left out.
+uint64_t read_loop(const Array<const uint64_t> &words, size_t passes) {
+    nb::gil_scoped_release unlocked;
+    uint64_t total = 0;
+    for (size_t i = 0; i < passes; i++) {
+        total += mf_read_loop(words.data(), words.size());
+    }
+    return total;
+}
+
 }  // namespace
 
 // noconvert: an array of another type is an error, never silently copied (a copied `out` would
@@ -152,4 +163,5 @@ NB_MODULE(_native, m) {
           "theta"_a.noconvert(), "overshoot"_a, "bits"_a, "delta"_a.noconvert(),
           "mask"_a.noconvert(), "sent"_a.noconvert());
     bind_matrix(m);
+    m.def("read_loop", &read_loop, "words"_a.noconvert(), "passes"_a);
 }

@@ -87,3 +87,6 @@ def matrix_accumulate(
     """total += A·delta, as `matrix_linear`; mask has one entry for each `mask_block` elements of delta,
     whose magnitudes are below 2¹⁶, and 0 where the mask is.
     """
+
+def read_loop(words: npt.NDArray[np.uint64], passes: int) -> int:
+    """Read all words so many times: the sum of all passes, modulo 2⁶⁴. Its time is a roofline."""

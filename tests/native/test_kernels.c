@@ -9,6 +9,7 @@
 #include "elementwise.h"
 #include "fixed_point.h"
 #include "piecewise.h"
+#include "read_loop.h"
 
 static long checks, failures;
 
@@ -359,6 +360,18 @@ static void test_selections(void) {
     }
 }
 
+static void test_read_loop(void) {
+    for (size_t n = 0; n < 100; n++) {
+        uint64_t *words = allocate(n * sizeof *words), expected = 0;
+        for (size_t k = 0; k < n; k++) {
+            words[k] = (uint64_t)next_random() << 33;
+            expected += words[k];
+        }
+        check_equal("read loop", mf_read_loop(words, n) == expected, 1);
+        free(words);
+    }
+}
+
 int main(void) {
     test_rsh();
     test_quantize();
@@ -369,6 +382,7 @@ int main(void) {
     test_delta_encode();
     test_rescale_groups();
     test_selections();
+    test_read_loop();
     printf("native kernels: %ld checks, %ld failed\n", checks, failures);
     return failures ? 1 : 0;
 }
