@@ -32,8 +32,9 @@ def symbol(name: str) -> str:
 
 
 def member(name: str) -> str:
-    """Part of a member's or array's name, which follows a prefix: letters, digits, underscores."""
-    return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:LONGEST]
+    """Part of a member's or array's name: a letter, then letters, digits, underscores."""
+    text = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:LONGEST]
+    return text if text[:1].isalpha() else f"n{text}"
 
 
 def remark(text: str) -> str:
