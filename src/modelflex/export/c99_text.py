@@ -13,7 +13,7 @@ from modelflex.export.c99_constants import C_TYPES
 from modelflex.export.c99_golden import Golden
 from modelflex.export.c99_names import numbers
 
-STACK_BYTES: Final = 1024
+STACK_BYTES: Final = 1536
 """What a step takes on the stack at most, kernels included; a test measures it."""
 TOLERANCE: Final = 1e-4
 """Of float programs, relative to the larger of 1 and the output: sums run in another order, and
