@@ -23,7 +23,7 @@ from modelflex.export.c99 import changed_files, read_manifest
 from modelflex.export.c99_golden import golden, step_outputs
 from modelflex.export.c99_text import TOLERANCE
 
-FLAGS: Final = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-O2")
+FLAGS: Final = ("-std=c99", "-pedantic", "-O2")
 _COMPILERS: Final = ("cc", "gcc", "clang")
 _MESSAGE = 400
 
