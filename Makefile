@@ -50,7 +50,7 @@ $(VENV)/.installed: $(BUILD_INPUTS) | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) install --quiet -c constraints.txt -e '.[dev,torch,parquet]'
+	$(PIP) install --quiet -c constraints.txt -e '.[dev,torch,parquet,onnx]'
 	@touch $@
 
 $(EXAMPLE)/data/.prepared: $(EXAMPLE)/prepare.py | $(VENV)/.installed

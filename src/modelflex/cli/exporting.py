@@ -1,10 +1,11 @@
-"""Commands that write models as source code and validate it."""
+"""Commands that write models as source code or ONNX, and validate code."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -26,22 +27,40 @@ def export(
         Path,
         typer.Argument(help="A model: folder, model.json, .safetensors, .pt", show_default=False),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the code; an earlier export is replaced.")],
-    form: Annotated[str, typer.Option("--format", help="c99.")] = "c99",
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="Folder for the code, or a file (.onnx); an earlier export is replaced.",
+        ),
+    ],
+    form: Annotated[str, typer.Option("--format", help="c99 or onnx.")] = "c99",
     as_json: Json = False,
 ) -> None:
-    """Write a model as self-contained C99: no heap, no recursion, no library but libm for floats.
+    """Write a model as self-contained C99, or as an ONNX graph of one step.
 
-    The folder holds a self-test (`make test`), and the model for `modelflex validate`.
+    C99: no heap, no recursion, no library but libm for floats; the folder holds a self-test (`make
+    test`), and the model for `modelflex validate`. ONNX: state in and out, checked with onnxruntime.
     """
-    manifest = pipeline.export_model(model, out, form)
+    written = pipeline.export_model(model, out, form)
     if as_json:
-        print(json.dumps(strict_json(manifest), indent=1))
+        print(json.dumps(strict_json(written), indent=1))
         return
-    sizes = ", ".join(f"{k} {show_quantity(v, 'B')}" for k, v in manifest["bytes"].items())
-    console = Console()
-    console.print(f"{manifest['symbol']}: {sizes}", highlight=False, soft_wrap=True, markup=False)
-    console.print(f"folder: {out}", highlight=False, soft_wrap=True, markup=False)
+    sizes = ", ".join(f"{k} {show_quantity(v, 'B')}" for k, v in written["bytes"].items())
+    lines = [f"{written['symbol']}: {sizes}"]
+    if "file" in written:
+        lines += [f"file: {written['file']}", f"checked: {_checked(written['checked'])}"]
+    else:
+        lines.append(f"folder: {out}")
+    for line in lines:
+        Console().print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def _checked(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return "no, onnxruntime is not installed (pip install 'modelflex[onnx]')"
+    error = found["largest_error"]
+    result = f"within {error:.2g} of" if error else "equal to"
+    return f"onnxruntime {found['onnxruntime']} is {result} the interpreter over {found['steps']} steps"
 
 
 @app.command(epilog="Example: modelflex validate runs/japanese_vowels/c99 --data test.npz")

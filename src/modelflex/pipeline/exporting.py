@@ -1,4 +1,4 @@
-"""Writing models as source code, and comparing what was written with the interpreter."""
+"""Writing models as source code or ONNX, and comparing what was written with the interpreter."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from modelflex.core.model import Model
 from modelflex.errors import UserError, nearest
 from modelflex.export.c99 import MODEL, VALIDATION, export_c99
 from modelflex.export.c99_validate import Validation, check_folder, validate_c99
+from modelflex.export.onnx import export_onnx
 from modelflex.importers.data import check_task, load_sequences
 from modelflex.importers.models import load_model
 from modelflex.report.validation import render_validation
 
-EXPORTS: Final[Mapping[str, Callable[[Model, Path], Mapping[str, Any]]]] = {"c99": export_c99}
-"""Format → what writes a model into a folder and says what it wrote."""
+EXPORTS: Final[Mapping[str, Callable[[Model, Path], Mapping[str, Any]]]] = {
+    "c99": export_c99,
+    "onnx": export_onnx,
+}
+"""Format → what writes a model into a folder or file and says what it wrote."""
 
 
 def export_model(source: Any, out: Path, form: str = "c99") -> Mapping[str, Any]:
-    """Write a saved or a trained model in another form; what the folder's manifest says.
+    """Write a saved or a trained model in another form; what was written (C99: its manifest).
 
     Args:
         source: what `load_model` takes, such as the artefact of a search.
