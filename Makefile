@@ -85,7 +85,7 @@ $(TEXT)/weights/seed%/model.json: | $(TEXT)/data/.prepared
 	$(BIN)/python $(TEXT)/train.py --seed $*
 
 $(TEXT)/weights/units90_seed%/model.json: | $(TEXT)/data/.prepared
-	$(BIN)/python $(TEXT)/train.py --seed $* --units 90
+	$(BIN)/python $(TEXT)/train.py --seed $* --units 90 --weight-noise 0
 
 # What cannot be installed on this machine is missing in the benchmark's result, which says so. TensorFlow
 # only makes LiteRT's models; tf_keras without its dependencies, which bring a second TensorFlow.

@@ -26,22 +26,23 @@ def recipe(rules: Rules, label: str, rounds: int, layers: Rules | None = None) -
 def formats(model: Model, bits: int) -> list[Recipe]:
     """Every weight in a format of so many bits, beside 8-bit activations.
 
-    Groups have a 6-bit multiplier for 16 columns of a row beside their codes; weights whose columns
-    they do not divide take a codebook.
+    Groups have a 6-bit multiplier for 16 (or, of 3 bits, 8) columns of a row beside their codes;
+    weights whose columns they do not divide take a codebook.
     """
     uniform = {"method": "uniform", "bits": bits}
     codebook = {"method": "codebook", "bits": bits, "scales": "row"}
     tried: dict[str, Rules] = {
         "rows": [{"weights": "*", "format": {**uniform, "scales": "row"}}],
         "codebook, rows": [{"weights": "*", "format": codebook}],
-        "groups of 16": [
+    }
+    for size in (16, 8) if bits == 3 else (16,):
+        tried[f"groups of {size}"] = [
             {
                 "weights": name,
-                "format": {**uniform, "group": 16} if weight.shape[1] % 16 == 0 else codebook,
+                "format": {**uniform, "group": size} if weight.shape[1] % size == 0 else codebook,
             }
             for name, weight in model.weights.items()
-        ],
-    }
+        ]
     least_squares = {**LEAST_SQUARES, "ridge": 0.01}
     return [
         recipe([{**rule, "structure": least_squares} for rule in rules], f"{bits} bits, {name}", 2)
@@ -119,11 +120,13 @@ def all_units(
     bits: int = 2,
     rounds: int = 3,
 ) -> list[Recipe]:
-    """Block-circulant weights (the first layer's input weight dense), few bits, delta by blocks."""
+    """Block-circulant weights (the first layer's input weight dense; of blocks of 1 all are), few
+    bits, delta by blocks.
+    """
     form = {"method": "uniform", "bits": bits, "scales": "gate"}
     made = []
     for block, theta, o in itertools.product(blocks, thetas, overshoots):
-        circulant = {"method": "circulant", "block": block}
+        circulant = {"method": "circulant", "block": block} if block > 1 else LEAST_SQUARES
         rules: Rules = []
         for i in range(len(theta) - 1):
             first = _delta(theta[0], "std", o, "block")
@@ -171,18 +174,20 @@ def low_rank(
 
 
 def characters() -> list[Recipe]:
-    """3 and 4 bits with a delta on the hidden state."""
+    """3 and 4 bits in groups, with a delta on the hidden state or without."""
     made = []
-    for bits, theta in itertools.product((3, 4), (0.05, 0.1, 0.15)):
-        form = {"method": "codebook", "bits": bits, "scales": "row"}
+    structure = {**LEAST_SQUARES, "ridge": 0.01}
+    one_hot = {"method": "codebook", "bits": 4, "scales": "row"}
+    head = {"method": "uniform", "bits": 4, "scales": "row", "group": 16}
+    for bits, theta in itertools.product((3, 4), (0.0, 0.03, 0.06)):
+        form = {"method": "uniform", "bits": bits, "scales": "row", "group": 16}
+        held = _delta(theta, "absolute", 0.5)
         rules: Rules = [
-            {"weights": "*.w_x", "structure": LEAST_SQUARES, "format": form},
-            {"weights": "*.w_h", "structure": LEAST_SQUARES, "format": form,
-             **_delta(theta, "absolute", 0.5)},
-            {"weights": "head.*", "structure": LEAST_SQUARES, "format": form,
-             **_delta(theta, "absolute", 0.5)},
-        ]  # fmt: skip
-        made.append(recipe(rules, f"{bits}-bit codebooks, Δ {theta:g}", 1))
+            {"weights": "*.w_x", "structure": structure, "format": one_hot},
+            {"weights": "*.w_h", "structure": structure, "format": form, **held},
+            {"weights": "head.*", "structure": structure, "format": head, **held},
+        ]
+        made.append(recipe(rules, f"{bits} bits, 4 for symbols and head, Δ {theta:g}", 2))
     return made
 
 

@@ -63,7 +63,6 @@ COMMAND = "python benchmarks/methods.py"
 LEVELS = (0.01, 0.02, 0.05, 0.1)
 LOSS = 1.0
 Row = dict[str, Any]
-Cases = Mapping[str, Sequence[Case]]
 
 
 class Benchmark:
@@ -183,6 +182,7 @@ def hybrids(name: str) -> list[Recipe]:
         return [
             *fewer_units(units, [(0.2, 0.12), (0.25, 0.15), (0.3, 0.2), (0.4, 0.2)]),
             *fewer_units_low_rank(sizes, [(0.3, 0.4), (0.2, 0.3)]),
+            *fewer_units_low_rank([(72, 0.08), (80, 0.07), (88, 0.065)], [(0.35, 0.5), (0.4, 0.5)]),
         ]
     units = [(94, 64), (104, 72), (112, 72)]
     return fewer_units(units, [(0.15, 0.15, 0.2), (0.25, 0.2, 0.3)])
@@ -199,6 +199,14 @@ def whole(name: str) -> list[Recipe]:
         *all_units((4,), [(0.2, 0.15, 0.25), (0.25, 0.2, 0.4)]),
         *low_rank((0.05, 0.1), [(0.4, 0.3)], 2),
     ]
+
+
+def gentle(name: str) -> list[Recipe]:
+    """Data-aware candidates that diverge little: dense, all units kept."""
+    scale = (0.05, 0.1, 0.2, 0.3)
+    layers = 1 if name.startswith("vowels") else 2
+    thetas = [(t, *(t / 2 for _ in range(layers))) for t in scale]
+    return [*all_units((1,), thetas), *all_units((1,), thetas[:2], bits=4)]
 
 
 def large_savings(bench: Benchmark) -> None:
@@ -231,7 +239,12 @@ def against_naive(bench: Benchmark) -> None:
         sides = {
             "data-aware": (
                 cases,
-                [*hybrids(name), *whole(name), *formats(cases[0].problem.model, 2)],
+                [
+                    *hybrids(name),
+                    *whole(name),
+                    *gentle(name),
+                    *formats(cases[0].problem.model, 2),
+                ],
             ),
             # Naive recipes hang on the draw by the range of the activations only.
             "naive": (cases[:: len(DRAWS)], naive()),

@@ -102,3 +102,48 @@ def test_allocate_says_when_nothing_is_within(
     assert code == 2
     assert "the budget has neither limit nor divergence; expected one of them, above zero" in err
     assert err.count("\n") == 1
+
+
+MIXED = """
+[[space]]
+[space.vary]
+structure = [{ method = "dense", fit = "least_squares" }, { method = "circulant", block = 8 }]
+how = ["hard", { method = "pwl", segments = 8 }]
+[[space.rules]]
+weights = "*"
+structure = "$structure"
+format = { method = "uniform", bits = 4 }
+[[space.layers]]
+layers = "lstm0"
+nonlinearity = "$how"
+[[space.layers]]
+layers = "*"
+nonlinearity = "hard"
+"""
+
+
+def test_allocate_offers_what_fits_and_keeps_what_the_space_agrees_on(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Blocks of 8 divide W_h (64×16), not W_x (64×4) and the head (3×16)."""
+    config, given = project / "modelflex.toml", ("--minimize", "weight_bytes", "--limit", "700 B")
+    config.write_text(HEAD + MIXED, encoding="utf-8")
+    code, _, err = call(capsys, "search", config, "--out", project / "searched")
+    assert code == 2
+    assert "a circulant block of 8 does not divide a weight of 64×4" in err
+    out = ("--out", project / "run", "--evaluations", "5")
+    code, text, _ = call(capsys, "allocate", config, *given, *out, "--json")
+    assert code == 0
+    found = json.loads(text)
+    methods = {r["weights"]: r["structure"]["method"] for r in found["recipe"]["rules"]}
+    assert methods == {"lstm0.w_x": "dense", "lstm0.w_h": "circulant", "head.w": "dense"}
+    assert found["recipe"]["layers"] == [{"layers": "head", "nonlinearity": {"method": "hard"}}]
+    differing, *left_out = found["notes"]
+    assert "several nonlinearities (hard, pwl) for lstm0" in differing
+    assert [note.split(":")[0] for note in left_out] == ["lstm0.w_x of 64×4", "head.w of 3×16"]
+    config.write_text(HEAD + MIXED.replace(', { method = "pwl", segments = 8 }', ""))
+    code, text, _ = call(capsys, "allocate", config, *given, *out)
+    text = " ".join(text.split())
+    assert code == 0
+    assert "σ and tanh by hard" in text
+    assert "Note: head.w of 3×16: 1 of 2 choices are not offered" in text

@@ -313,6 +313,7 @@ def test_few_sequences_are_enough_to_calibrate(folder: Path, count: int) -> None
         ("rounds", -1),
         ("rounds", 10**9),
         ("seed", -1),
+        ("seed", 1.5),
         ("workers", -3),
         ("workers", 10**6),
         ("only", 3),
@@ -322,6 +323,7 @@ def test_arguments_are_checked_before_anything_is_loaded(
     folder: Path, tmp_path: Path, argument: str, value: Any
 ) -> None:
     given = {argument: value}
-    with pytest.raises(UserError, match=argument if argument != "only" else "families"):
+    named = {"rounds": "rounds are", "only": "families"}.get(argument, f"^compare.{argument} is")
+    with pytest.raises(UserError, match=named):
         compare(folder / "model.json", folder / "none.npz", out=tmp_path / "out", **given)
     assert not (tmp_path / "out").exists()

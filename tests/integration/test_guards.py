@@ -106,10 +106,7 @@ def test_calibration_data_among_the_held_out_are_told(folder: Path) -> None:
     assert any("30 calibration sequences" in note for note in result.study.notes)
 
 
-SCRIPT = """
-    from dataclasses import dataclass
-    from typing import final
-    import modelflex
+SEARCH = """
     from modelflex.core.recipe import Activation, Choice, Recipe, Rule
     from modelflex.formats.uniform import Uniform
     from modelflex.registry import STRUCTURES
@@ -129,10 +126,25 @@ SCRIPT = """
     )
     print(result.best.recipe.rules[0].choice.structure, *result.study.notes)
 """
+COMPARE = """
+    from modelflex.formats.uniform import Uniform
+    from modelflex.pipeline import compare
+    from modelflex.registry import FORMATS
+
+    @FORMATS.register("mine")
+    @dataclass(frozen=True)
+    class Mine(Uniform):
+        search_range = {"bits": (4, 8)}
+
+    found = compare("model.json", "calibration.npz", only="format: mine", workers=2)
+    print("Mine(" * (found.best.keys() == {"format: mine"}), *found.notes)
+"""
 
 
-def test_plugins_of_a_script_without_a_guard_run_in_its_process(folder: Path) -> None:
-    Path("script.py").write_text(textwrap.dedent(SCRIPT), encoding="utf-8")
+@pytest.mark.parametrize("script", [SEARCH, COMPARE], ids=["search", "compare"])
+def test_plugins_of_a_script_without_a_guard_run_in_its_process(folder: Path, script: str) -> None:
+    text = "from dataclasses import dataclass\nimport modelflex\n" + textwrap.dedent(script)
+    Path("script.py").write_text(text, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "script.py"], capture_output=True, text=True, timeout=120
     )

@@ -15,6 +15,7 @@ import pytest
 
 from modelflex.pipeline.sweep import simulate_sweep
 from modelflex.report import write_report
+from modelflex.report.compare import write_comparison
 
 CHROMIUM = next(
     (p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None
@@ -34,8 +35,8 @@ FLAGS = (
 )
 
 
-def _fixture() -> ModuleType:
-    path = Path(__file__).parents[1] / "unit" / "report" / "conftest.py"
+def _fixture(name: str = "conftest.py") -> ModuleType:
+    path = Path(__file__).parents[1] / "unit" / "report" / name
     spec = spec_from_file_location("report_study", path)
     assert spec is not None
     assert spec.loader is not None
@@ -52,6 +53,8 @@ class Dom(HTMLParser):
         self.root: dict[str, str | None] = {}
         self.drawn: dict[str, Counter[str]] = {}
         self.first_cells: list[str] = []
+        self.ticks: list[str] = []
+        self._tick = False
         self._plot: str | None = None
         self._rows = False
         self._cell = False
@@ -81,6 +84,7 @@ class Dom(HTMLParser):
             counts["lines"] += tag == "path" and "js-line" in classes
             counts["bars"] += tag == "g" and "point" in classes
             counts["texts"] += tag == "text"
+            self._tick = "xtick" in classes or (self._tick and tag == "text")
 
     def handle_endtag(self, tag: str) -> None:
         self._script = self._script and tag != "script"
@@ -88,6 +92,8 @@ class Dom(HTMLParser):
             self._rows = False
 
     def handle_data(self, data: str) -> None:
+        if self._tick and data.strip():
+            self.ticks.append(data.strip())
         if self._cell and not self._script and data.strip():
             self.first_cells.append(data.strip())
             self._cell = False
@@ -135,6 +141,18 @@ def test_without_a_pick_the_plots_are_drawn_too(tmp_path: Path) -> None:
     assert json.loads(dom.root.get("data-errors") or "[]") == []
     assert dom.drawn["pareto"]["points"] > 0
     assert "waterfall" not in dom.drawn
+
+
+def test_the_plot_of_a_comparison_is_drawn(tmp_path: Path) -> None:
+    found = _fixture("test_compare.py").make_comparison()
+    path = tmp_path / "comparison.html"
+    write_comparison(found, path)
+    dom = open_page(path, tmp_path)
+    assert json.loads(dom.root.get("data-errors") or "[]") == []
+    assert {name: counts["plots"] for name, counts in dom.drawn.items()} == {"costs": 1}
+    assert dom.drawn["costs"]["points"] >= 6 * len(found.rows)
+    assert {"1k", "2k", "5k", "10k", "20k"} <= set(dom.ticks)
+    assert not {"2", "5"} & set(dom.ticks)
 
 
 def test_the_plots_of_a_sweep_are_drawn(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from modelflex.core.model import Model
 from modelflex.core.program import build_program
 from modelflex.core.recipe import Activation, Choice, Recipe, Rule
 from modelflex.core.stats import SiteStats, Stats
+from modelflex.core.weight import Chain, Matrix, float_weight
 from modelflex.errors import UserError
 from modelflex.execute.interpret import run
 from modelflex.registry import ACTIVITIES, FORMATS, STRUCTURES
@@ -51,6 +52,56 @@ def test_the_first_matching_rule_decides() -> None:
         "layer0.w_h", "layer1.w_h", "head.w",
     }  # fmt: skip
     assert made.model.numeric == "integer"
+
+
+def test_a_mixture_of_floats_and_integers_is_refused() -> None:
+    """A recipe's unnamed weights become 16-bit integers; a model put together by hand must be whole."""
+    model, stats = problem()
+    made = compress(model, recipe(("layer1.w_x", AWARE)), stats).model
+    assert {w.is_float for w in made.weights.values()} == {False}
+    one = {"layer1.w_x": made.weights["layer1.w_x"]}
+    with pytest.raises(UserError, match=r"some floats: layer0\.w_x, .*head\.w; expected one kind"):
+        model.with_weights(one)
+    with pytest.raises(UserError, match=r"some floats: layer1\.w_x; expected one kind"):
+        made.with_weights({"layer1.w_x": model.weights["layer1.w_x"]})
+    assert model.with_weights(made.weights).numeric == "integer"
+
+
+def test_a_weight_whose_products_are_floats_and_integers_is_refused() -> None:
+    model, stats = problem()
+    made = compress(model, recipe(("*", PLAIN)), stats).model
+    first, out = made.weights["head.w"], np.eye(made.outputs)
+    assert isinstance(first, Matrix)
+    with pytest.raises(UserError, match=r"some floats: head\.w"):
+        made.with_weights({"head.w": Chain((first, float_weight(out, None, 1)))})
+
+
+def test_more_inputs_than_a_fit_can_weigh_together_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An LSTM's two weights are fitted together: 16 inputs and 16 units of the second layer."""
+    model, stats = problem("lstm")
+    monkeypatch.setattr("modelflex.core.regression.MAX_INPUTS", 32)
+    compress(model, recipe(("layer1.w_h", AWARE)), stats)
+    monkeypatch.setattr("modelflex.core.regression.MAX_INPUTS", 31)
+    seen = r"layer1\.w_x, layer1\.w_h would see 32 inputs; expected at most 31"
+    with pytest.raises(UserError, match=seen):
+        compress(model, recipe(("layer1.w_h", AWARE)), stats)
+    monkeypatch.setattr("modelflex.core.regression.MAX_INPUTS", 1)
+    factors = Choice(STRUCTURES.get("low_rank")(fit="svd"), Uniform(8).naive(), Activation(8))
+    with pytest.raises(UserError, match="a weight of 4 rows is fitted to 16 inputs; expected at"):
+        compress(model, recipe(("head.w", factors)), stats)
+
+
+def test_what_is_not_fitted_takes_any_number_of_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, stats = problem("lstm")
+    sparse = Choice(STRUCTURES.get("row_sparse")(0.5).naive(), Uniform(8).naive(), Activation(8))
+    rules = recipe(("*.w_x", sparse), ("*.w_h", PLAIN))
+    wanted = compress(model, rules, stats).model
+    monkeypatch.setattr("modelflex.core.regression.MAX_INPUTS", 1)
+    made = compress(model, rules, stats).model
+    for name, weight in wanted.weights.items():
+        np.testing.assert_array_equal(made.weights[name].dense(), weight.dense())
 
 
 @pytest.mark.parametrize(

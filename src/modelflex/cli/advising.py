@@ -83,7 +83,8 @@ def allocate(
     """Give each weight a choice of its own, of those that the configuration's space makes for it.
 
     In the folder of a search it uses what was evaluated there, and shows the best of its recipes.
-    Nonlinearities are not allotted: the recipe computes them exactly.
+    A choice that does not fit a weight is not offered to it. Nonlinearities are not allotted: the
+    recipe has those that all of the space agree on, else exact ones.
     Exit code 0: a recipe is within the budget; 3: none was found.
     """
     most = None if limit is None else parse_quantity(limit, COST_UNITS[minimize], "--limit")

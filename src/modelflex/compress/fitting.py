@@ -25,6 +25,7 @@ from modelflex.core.part import pack_bias
 from modelflex.core.products import bias_bits
 from modelflex.core.program import build_program
 from modelflex.core.recipe import Recipe
+from modelflex.core.regression import check_inputs
 from modelflex.core.stats import Stats
 from modelflex.core.tracer import Link
 from modelflex.core.weight import Weight
@@ -118,6 +119,9 @@ class _Compressor:
         }
         self.links = {n: self._link(n, self.blocks[n]) for n in self.chosen}
         self.aware = [g for g in self.groups if any(self.chosen[n].data_aware for n in g)]
+        for group in self.aware:
+            inputs = sum(self.wanted[n].shape[1] for n in group)
+            check_inputs(f"fitted to data, {', '.join(group)} would see", inputs)
 
     def moments(self, inputs: Mapping[str, Array]) -> dict[Group, _Seen]:
         """Moments of every group with a data-aware weight, given what each product sees."""

@@ -14,6 +14,10 @@ from modelflex.registry import CELLS, LAYERS, NONLINEARITIES
 
 MAX_WEIGHT = 1 << 27
 """Numbers of one matrix: 1 GiB in binary64. A circulant or sparse file of 2 MB can mean 10¹² of them."""
+MAX_NUMBERS = 1 << 28
+"""Numbers of a whole network: its matrices written out, what its layers keep and give, and the places
+that its windows look at. A small file can mean any number of matrices that are each small enough.
+"""
 MAX_OPTION = 1 << 20
 MAX_PAST = 1 << 22
 """Numbers of earlier steps that a layer may keep."""
@@ -118,8 +122,27 @@ class Model:
     output: str = "logits"
     meta: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Refuse a mixture: a program computes in floats or in integers as a whole.
+
+        Raises:
+            UserError: some weights are floats, others integers.
+        """
+        weights = self.weights
+        floats = [n for n, w in weights.items() if any(p.link is None for p in w.products)]
+        if floats and any(weight.links for weight in weights.values()):
+            raise UserError(
+                f"some weights of '{self.name}' are integers and some floats: {', '.join(floats)}",
+                "one kind for the whole model",
+                "compress them too: in 16 bits where no rule of a recipe names them",
+            )
+
     def with_weights(self, weights: Mapping[str, Weight]) -> Model:
-        """The same network with some weights replaced."""
+        """The same network with some weights replaced.
+
+        Raises:
+            UserError: some weights would be floats and others integers.
+        """
         return replace(self, weights={**self.weights, **weights})
 
     @property
@@ -175,6 +198,11 @@ def check_model(model: Model) -> Model:
             )
         wanted |= layer.weight_shapes
         before = layer
+    _check_weights(model, wanted)
+    return model
+
+
+def _check_weights(model: Model, wanted: Mapping[str, tuple[int, int]]) -> None:
     for name, shape in wanted.items():
         if name not in model.weights:
             raise UserError(f"weight '{name}' is missing", f"a matrix of {shape[0]}×{shape[1]}")
@@ -194,7 +222,6 @@ def check_model(model: Model) -> Model:
     extra = set(model.weights) - set(wanted)
     if extra:
         raise UserError(f"weights that no layer uses: {', '.join(sorted(extra))}", "none")
-    return model
 
 
 def _check_layer(layer: Layer, before: Layer | None) -> None:

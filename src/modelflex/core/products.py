@@ -20,6 +20,7 @@ from modelflex.core.part import FLOAT_BITS, operand_bits
 from modelflex.core.profile import Profile
 from modelflex.core.program import Program, hoistable_sites, shape_graph
 from modelflex.core.recipe import Choice
+from modelflex.core.tracer import Activity, threshold_bytes
 from modelflex.core.windows import Windows
 
 STATE_BYTES = {"fx": 4, "float32": 4, "code": 2, "acc": 8, "delta": 4, "mask": 1}
@@ -109,18 +110,18 @@ class ProductTable:
 
     def optimistic(self) -> ProductTable:
         """The same rows at the low end of their density intervals."""
-        low = {"density": self["density_low"], "active": self["active_low"]}
-        return replace(self, columns={**self.columns, **low})
+        return self._active(self["density_low"], self["active_low"])
 
     def pessimistic(self) -> ProductTable:
         """The same rows at the high end of their density intervals."""
-        high = {"density": self["density_high"], "active": self["active_high"]}
-        return replace(self, columns={**self.columns, **high})
+        return self._active(self["density_high"], self["active_high"])
 
     def with_everything_sent(self) -> ProductTable:
         """The same rows in a step in which every input is active."""
-        ones = np.ones(self.rows)
-        return replace(self, columns={**self.columns, "density": ones, "active": ones})
+        return self._active(np.ones(self.rows), np.ones(self.rows))
+
+    def _active(self, density: Array, active: Array) -> ProductTable:
+        return replace(self, columns={**self.columns, "density": density, "active": active})
 
     @property
     def vector_results(self) -> Array:
@@ -202,7 +203,7 @@ def footprint(
     """
     rows: list[ProductRow] = []
     positions = 1 if windows is None else windows.positions
-    products, form = choice.structure.plan(*shape), choice.format
+    products, form, bits = choice.structure.plan(*shape), choice.format, choice.activation.bits
     held_before = False
     for link, (planned, density) in enumerate(zip(products, densities, strict=True)):
         geo = planned.geometry
@@ -210,15 +211,13 @@ def footprint(
         side = form.side_bytes(geo.rows, columns, gates if planned.gated else 1)
         last = link == len(products) - 1
         bias = geo.out * bias_bits(form.stored_bits) // 8 + 1 + 2 if has_bias and last else 0
-        activity = choice.activity if planned.outer else planned.inner
-        state, thresholds, held = 0, 0, False
         inputs, block = geo.inputs, geo.block
         if windows is not None:
             inputs, block = windows.size if planned.outer else geo.inputs * positions, 1
+        activity = choice.activity if planned.outer else planned.inner
+        state, held = _state_bytes(activity, geo.out * positions, inputs)
         if activity is not None:
-            state, held = activity.state_bytes(geo.out * positions, inputs), activity.stateful
-            thresholds = activity.threshold_count(inputs, block)
-            thresholds *= 1 if choice.activation.bits <= 8 else 2
+            side += activity.threshold_count(inputs, block) * threshold_bytes(bits)
         # What follows a product that keeps its sum hangs on that state too.
         held_before = held or (held_before and not planned.outer)
         rows.append(
@@ -228,8 +227,8 @@ def footprint(
                 geo=geo,
                 stored_bits=form.stored_bits,
                 weight_bits=operand_bits(form.grid_kind, form.stored_bits),
-                activation_bits=choice.activation.bits,
-                side_bytes=side + thresholds,
+                activation_bits=bits,
+                side_bytes=side,
                 bias_bytes=bias,
                 held=held,
                 runs_per_step=runs_per_step,
@@ -242,6 +241,11 @@ def footprint(
             )
         )
     return rows
+
+
+def _state_bytes(held: Activity | None, out: int, inputs: int) -> tuple[int, bool]:
+    """Bytes of an activity's state, and whether it keeps the sum of the products."""
+    return (0, False) if held is None else (held.state_bytes(out, inputs), held.stateful)
 
 
 def _row(
@@ -263,6 +267,7 @@ def _row(
     positions: int,
     map_size: int,
 ) -> ProductRow:
+    codes = (geo.codes * stored_bits + 7) // 8 + (geo.index_bits + 7) // 8
     return ProductRow(
         site=site,
         layout=layout,
@@ -273,10 +278,7 @@ def _row(
         weight_bits=weight_bits,
         activation_bits=activation_bits,
         macs=geo.macs * positions,
-        stored_bytes=(geo.codes * stored_bits + 7) // 8
-        + (geo.index_bits + 7) // 8
-        + side_bytes
-        + bias_bytes,
+        stored_bytes=codes + side_bytes + bias_bytes,
         units=geo.units,
         unit_bytes=(geo.unit_codes * stored_bits + geo.index_bits / geo.units) / 8,
         fixed_bytes=side_bytes + (0 if held else bias_bytes),
@@ -306,9 +308,7 @@ def program_rows(
     for site, product in program.products.items():
         counts, geo = profile.sites[site], product.geometry
         activity = None if product.link is None else product.link.activity
-        state, held = 0, False
-        if activity is not None:
-            state, held = activity.state_bytes(product.outputs, product.inputs), activity.stateful
+        state, held = _state_bytes(activity, product.outputs, product.inputs)
         units = counts.units / max(counts.runs * geo.units, 1)
         active = counts.active / max(counts.runs * geo.inputs * product.positions, 1)
         out, inputs = model.weights[product.weight].shape

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from modelflex.core.extension import Cell
 from modelflex.core.fixed import Array
 from modelflex.core.graph import Graph
-from modelflex.core.model import Layer, Model
+from modelflex.core.model import MAX_NUMBERS, Layer, Model
 from modelflex.core.piecewise import FUNCTIONS, Piecewise
 from modelflex.core.tracer import Product, Tracer, Value
 from modelflex.core.weight import Weight, float_weight
@@ -57,10 +57,14 @@ class Program:
 
 
 def build_program(model: Model) -> Program:
-    """Trace every layer of the model; an uncompressed model gives a float program."""
+    """Trace every layer of the model; an uncompressed model gives a float program.
+
+    Raises:
+        UserError: a layer's weights do not fit how it applies them, or more than `MAX_NUMBERS`.
+    """
     stages: list[Stage] = []
     products: dict[str, Product] = {}
-    one_hot = False
+    one_hot, numbers = False, 0
     for layer in model.layers:
         tracer = Tracer(model.numeric, _tables(layer))
         weights = {name: model.weights[name] for name in layer.weight_shapes}
@@ -68,7 +72,23 @@ def build_program(model: Model) -> Program:
         one_hot, graph = y.one_hot, tracer.finish({"y": y})
         stages.append(Stage(layer.name, graph, "once" if layer.reads == "last" else "step"))
         products |= tracer.products
+        numbers += _numbers(graph, tracer.products.values())
+        if numbers > MAX_NUMBERS:
+            raise UserError(
+                f"model '{model.name}' means {numbers} numbers up to its layer '{layer.name}'",
+                f"at most {MAX_NUMBERS}: matrices written out, kept steps, windows and results",
+            )
     return Program(tuple(stages), products, model.numeric)
+
+
+def _numbers(graph: Graph, products: Iterable[Product]) -> int:
+    """Numbers that a layer means once it is at work, whatever is stored of them."""
+    count = sum(graph.values[slot.read].size for slot in graph.state)
+    count += sum(graph.values[made].size for made in graph.outputs.values())
+    for product in products:
+        count += product.geometry.out * product.geometry.inputs + product.outputs
+        count += 0 if product.windows is None else product.windows.taps.size
+    return count
 
 
 def _tables(layer: Layer) -> dict[str, Piecewise]:

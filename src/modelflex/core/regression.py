@@ -11,6 +11,26 @@ from modelflex.core.fixed import Array
 from modelflex.core.gptq import damping
 from modelflex.errors import UserError
 
+MAX_INPUTS = 1 << 13
+"""Inputs that a fit may weigh together: their moments are 512 MiB in binary64, and a fit holds about
+eight such matrices. Even one-hot inputs have dense ones: what is fitted to is the covariance, and that
+of a product beside others.
+"""
+
+
+def check_inputs(what: str, inputs: int) -> None:
+    """Refuse a fit whose matrices of inputs × inputs would not fit into memory.
+
+    Raises:
+        UserError: more than `MAX_INPUTS`.
+    """
+    if inputs > MAX_INPUTS:
+        raise UserError(
+            f"{what} {inputs} inputs",
+            f"at most {MAX_INPUTS} for what is fitted",
+            "keep these weights dense by fit = 'copy' and round them to the nearest",
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Regression:
@@ -32,9 +52,14 @@ class Regression:
         Args:
             ridge: of the pull, as a share of each input's variance; it is damped besides, so that
                 constant and dependent inputs do no harm.
+
+        Raises:
+            UserError: see `check_inputs`.
         """
+        out, inputs = fit.matrix.shape
+        check_inputs(f"a weight of {out} rows is fitted to", inputs)
         if fit.moments is None or not aware:
-            return cls(np.eye(fit.matrix.shape[1]), fit.matrix)
+            return cls(np.eye(inputs), fit.matrix)
         cov = fit.moments.cov_z
         pull = ridge * np.diag(cov) + damping(cov)
         return cls(cov + np.diag(pull), fit.moments.cov_tz + fit.matrix * pull)

@@ -255,12 +255,15 @@ def fit_sparse(fit: Fit, pattern: Pattern, score: Score, refit: Refit, ridge: fl
     inputs = fit.matrix.shape[1]
     pattern.geometry(*fit.matrix.shape)
     fit.encode.side_bytes(fit.matrix.shape[0], 0, fit.gates)  # refuses groups of columns
-    problem = Regression.of(fit, True, ridge)
-    solved = refit == "least_squares" and fit.moments is not None
-    matrix = problem.target if solved else fit.matrix
-    mask, values = choose_kept(matrix, problem.gram, pattern, score)
-    if solved:
-        values = refit_kept(problem.gram, problem.wanted, mask, pattern.rows)
+    if fit.moments is None:
+        mask, values = choose_kept(fit.matrix, None, pattern, score)
+    else:
+        problem = Regression.of(fit, True, ridge)
+        solved = refit == "least_squares"
+        matrix = problem.target if solved else fit.matrix
+        mask, values = choose_kept(matrix, problem.gram, pattern, score)
+        if solved:
+            values = refit_kept(problem.gram, problem.wanted, mask, pattern.rows)
     part = fit.encode.encode(values, fit.hessian, fit.gates, mask)
     columns = kept_columns(mask)
     codes = np.take_along_axis(part.codes, columns, axis=1)

@@ -17,6 +17,9 @@ from modelflex.core.piecewise import Piecewise
 from modelflex.core.windows import Windows
 from modelflex.errors import UserError
 
+MAX_RESULTS = 1 << 24
+"""Results of one product, at all positions."""
+
 
 @dataclass(frozen=True)
 class Value:
@@ -26,6 +29,11 @@ class Value:
     size: int
     dtype: str
     one_hot: bool = False
+
+
+def threshold_bytes(bits: int) -> int:
+    """Bytes of one stored threshold of codes of so many bits."""
+    return 1 if bits <= 8 else 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +61,7 @@ class Link:
     @property
     def threshold_bytes(self) -> int:
         """Bytes of one stored threshold."""
-        return 1 if self.bits <= 8 else 2
+        return threshold_bytes(self.bits)
 
     @property
     def nbytes(self) -> int:
@@ -331,6 +339,11 @@ class Tracer:
         columns, positions = (x.size, 1) if windows is None else windows.taps.shape[::-1]
         geo = part_geometry(layout, part.codes, part.index, columns)
         out = geo.out * positions
+        if out > MAX_RESULTS:
+            raise UserError(
+                f"the product '{site}' has {geo.out} results at {positions} positions",
+                f"at most {MAX_RESULTS} in all",
+            )
         name = site.rsplit("/", 1)[0]
         nbytes = 0 if bias is None else bias.nbytes
         skip = {"skip_zeros": True} if x.one_hot else {}

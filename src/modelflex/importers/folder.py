@@ -101,8 +101,6 @@ def _read_weights(
     if entries is not None and len(entries) != len(weights):
         extra = ", ".join(sorted(set(entries) - set(weights)))
         raise UserError(f"weights that no layer uses: {extra}", "only the weights of the layers")
-    if len({weight.is_float for weight in weights.values()}) > 1:
-        raise UserError("some weights are floats and some integers", "one kind for the whole model")
     return weights
 
 

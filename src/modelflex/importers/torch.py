@@ -16,7 +16,7 @@ import numpy as np
 
 from modelflex.core.extension import Cell
 from modelflex.core.fixed import Array
-from modelflex.core.model import Layer, Model, check_model
+from modelflex.core.model import MAX_NUMBERS, Layer, Model, check_model
 from modelflex.core.storage import checked_float_weight, finite_float32
 from modelflex.core.weight import Weight
 from modelflex.errors import UserError
@@ -196,6 +196,10 @@ def read_state_file(path: Path) -> dict[str, Array]:
             "a plain state dict",
             "save it by torch.save(network.state_dict(), path)",
         )
+    # Tensors may repeat what is stored once.
+    numbers = sum(tensor.numel() for tensor in state.values())
+    if numbers > MAX_NUMBERS:
+        raise UserError(f"the tensors of '{path}' mean {numbers} numbers", f"at most {MAX_NUMBERS}")
     return {name: _array(name, tensor) for name, tensor in state.items()}
 
 

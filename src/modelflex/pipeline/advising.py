@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from modelflex.search.advise import Advice, advise
 from modelflex.search.advised_space import advised_grids
 from modelflex.search.allocate import Allocation, Budget, Measured, allocate
 from modelflex.search.config import Config
-from modelflex.search.options import options_of
+from modelflex.search.options import nonlinearities_of, options_of
 from modelflex.search.problem import Problem
 from modelflex.search.store import Store
 from modelflex.search.workers import Workers
@@ -53,6 +53,9 @@ def allocate_config(
 ) -> tuple[Allocation, Mapping[str, Any] | None]:
     """Allot to each weight one of the choices that the configuration's space makes for it.
 
+    A choice that does not fit a weight is not offered to it; where all recipes of the space compute
+    a layer's nonlinearities in one way, the allocation's do too. Its notes tell what else the space holds.
+
     Evaluations are kept in the folder's study, a search's own or a new one; the artefact of the
     recipe is written beside it.
 
@@ -65,7 +68,7 @@ def allocate_config(
     make_folder(folder, (ALLOCATED,))
     check_replaceable(folder / ALLOCATED)
     with threadpool_limits(1), locked(folder):
-        setting = from_config(config)
+        setting = from_config(config, only_fitting=True)
         store = Store(folder / STUDY)
         try:
             setting.driver.reuse(store)
@@ -82,25 +85,28 @@ def allocate_config(
 def _allocated(
     setting: Setting, store: Store, budget: Budget, evaluations: int, tell: Told
 ) -> Allocation:
-    recipes = [entry.recipe for entry in setting.driver.space]
+    recipes = [entry.recipe for entry in setting.recipes]
     aware = [r for r in recipes if r.key != r.naive.key] or recipes
     candidates, removals = options_of(setting.problem.model, aware)
+    nonlinearities, notes = nonlinearities_of(setting.problem.model, aware)
     with Workers(setting.problem, 1) as here:
 
         def evaluate(problem: Problem, recipe: Recipe) -> Evaluation:
             return setting.driver.complete(store, [recipe], here)[recipe.key]
 
-        return allocate(
+        made = allocate(
             setting.problem,
             setting.pricer,
             candidates,
             budget,
             removals=removals,
+            nonlinearities=nonlinearities,
             recalibrate=max(r.recalibrate for r in aware),
             evaluations=evaluations,
             evaluate=evaluate,
             tell=tell,
         )
+    return replace(made, notes=(*notes, *made.notes))
 
 
 def _best_of_space(setting: Setting, budget: Budget) -> Mapping[str, Any] | None:

@@ -19,7 +19,6 @@ from modelflex.core.data import Draw, Sequences
 from modelflex.core.divergence import divergence_name
 from modelflex.core.files import replacing
 from modelflex.core.model import Model
-from modelflex.core.recipe import read_config
 from modelflex.core.trial import Trial
 from modelflex.errors import UserError
 from modelflex.evaluate import make_task
@@ -27,7 +26,7 @@ from modelflex.importers.data import check_task, load_sequences
 from modelflex.importers.models import load_model
 from modelflex.pipeline.jobs import Tell
 from modelflex.pipeline.result import STUDY, locked, make_folder
-from modelflex.pipeline.setting import Setting, prepare, provenance, versions
+from modelflex.pipeline.setting import Setting, prepare, provenance, versions, with_processes
 from modelflex.report.compare import write_comparison
 from modelflex.report.summary import strict_json
 from modelflex.search.catalogue import Catalogue
@@ -40,7 +39,7 @@ from modelflex.search.comparison import (
     fronts,
     is_coarse,
 )
-from modelflex.search.config import SearchConfig
+from modelflex.search.config import read_search
 from modelflex.search.limits import Objective
 from modelflex.search.problem import run_network, score_network
 from modelflex.search.steps import make_steps, partial_recipes
@@ -86,21 +85,13 @@ def compare(
     Raises:
         UserError: anything wrong with what was given.
     """
-    read_config(SearchConfig, {"seed": seed, "workers": workers}, "compare")
+    read_search({"seed": seed, "workers": workers}, "compare")
     if type(rounds) is not int or not 0 <= rounds <= MAX_ROUNDS or not isinstance(only, str):
         raise UserError(
             f"rounds are {rounds!r}, families {only!r}", f"0 … {MAX_ROUNDS} rounds, a pattern"
         )
     loaded = model if isinstance(model, Model) else load_model(model)
-    calibration = load_sequences(data, "data")
-    held = None if validation is None else load_sequences(validation, "validation")
-    notes: tuple[str, ...] = ()
-    if held is None:
-        calibration, held = split(check_task(calibration, loaded, make_task(task).kind), seed)
-        notes = (
-            f"no validation data were given: {held.count} of the sequences were held out, "
-            f"{calibration.count} calibrate",
-        )
+    calibration, held, notes = _sequences(loaded, data, validation, task, seed)
     catalogue = Catalogue(loaded, rounds)
     chosen = catalogue.recipes(only)
     if not chosen:
@@ -120,17 +111,37 @@ def compare(
             draw,
         )
         setting = replace(setting, notes=(*setting.notes, *notes))
-        if out is None:
-            return _compare(setting, Path(":memory:"), workers, tell)
-        folder = Path(out)
-        make_folder(folder, (REPORT, TABLE))
-        with locked(folder):
-            found = _compare(setting, folder / STUDY, workers, tell)
-            write_comparison(found, folder / REPORT)
-            with replacing(folder / TABLE) as temporary:
-                text = json.dumps(strict_json(found.to_json()), indent=1) + "\n"
-                temporary.write_text(text, encoding="utf-8")
-        return found
+        return _run(setting, workers, None if out is None else Path(out), tell)
+
+
+def _sequences(
+    model: Model, data: Any, validation: Any, task: str, seed: int
+) -> tuple[Sequences, Sequences, tuple[str, ...]]:
+    """Calibration and validation sequences, and a note where the second are a part of the first."""
+    calibration = load_sequences(data, "data")
+    if validation is not None:
+        return calibration, load_sequences(validation, "validation"), ()
+    rest, held = split(check_task(calibration, model, make_task(task).kind), seed)
+    note = (
+        f"no validation data were given: {held.count} of the sequences were held out, "
+        f"{rest.count} calibrate"
+    )
+    return rest, held, (note,)
+
+
+def _run(setting: Setting, workers: int, folder: Path | None, tell: Tell) -> Comparison:
+    """Compare, and write the table and the page into the folder, if there is one."""
+    setting, processes = with_processes(setting, workers)
+    if folder is None:
+        return _compare(setting, Path(":memory:"), processes, tell)
+    make_folder(folder, (REPORT, TABLE))
+    with locked(folder):
+        found = _compare(setting, folder / STUDY, processes, tell)
+        write_comparison(found, folder / REPORT)
+        with replacing(folder / TABLE) as temporary:
+            text = json.dumps(strict_json(found.to_json()), indent=1) + "\n"
+            temporary.write_text(text, encoding="utf-8")
+    return found
 
 
 def split(sequences: Sequences, seed: int) -> tuple[Sequences, Sequences]:
@@ -151,11 +162,11 @@ def split(sequences: Sequences, seed: int) -> tuple[Sequences, Sequences]:
     return sequences.take(np.sort(order[held:])), sequences.take(np.sort(order[:held]))
 
 
-def _compare(setting: Setting, file: Path, workers: int, tell: Tell) -> Comparison:
+def _compare(setting: Setting, file: Path, processes: int, tell: Tell) -> Comparison:
     started = time.perf_counter()
     store, problem = Store(file), setting.problem
     try:
-        with Workers(problem, workers or os.cpu_count() or 1) as pool:
+        with Workers(problem, processes) as pool:
             setting.driver.run(store, pool, exhaustive=True, tell=tell)
             trials = setting.driver.trials(problem.seed, versions())
             baseline = setting.baseline

@@ -16,7 +16,6 @@ from modelflex.core.data import Draw
 from modelflex.core.fixed import Array
 from modelflex.core.model import Model
 from modelflex.core.program import check_symbols_read
-from modelflex.core.recipe import read_config
 from modelflex.errors import UserError
 from modelflex.evaluate import Metric
 from modelflex.execute.kernels import HAVE_NATIVE, NATIVE_ERROR
@@ -24,21 +23,21 @@ from modelflex.importers.data import load_sequences
 from modelflex.importers.models import load_model
 from modelflex.pipeline.conclude import conclude
 from modelflex.pipeline.result import STUDY, Result, locked, make_folder, write_all
-from modelflex.pipeline.setting import Setting, from_config, prepare
+from modelflex.pipeline.setting import Setting, from_config, prepare, with_processes
 from modelflex.search.analysis import analyze
 from modelflex.search.config import (
     Config,
-    SearchConfig,
     parse_config,
     platform_options,
     read_objective,
+    read_search,
     read_toml,
 )
 from modelflex.search.driver import Progress
 from modelflex.search.limits import read_limits
 from modelflex.search.problem import run_network
 from modelflex.search.store import Store
-from modelflex.search.workers import Workers, can_spawn
+from modelflex.search.workers import Workers
 
 Tell = Callable[[Progress], None]
 
@@ -82,8 +81,7 @@ def search(
     Raises:
         UserError: anything wrong with what was given.
     """
-    values = {"seed": seed, "workers": workers, "exhaustive": exhaustive}
-    read_config(SearchConfig, values, "search")
+    read_search({"seed": seed, "workers": workers, "exhaustive": exhaustive}, "search")
     table = {"name": platform} if isinstance(platform, str) else platform
     with threadpool_limits(1):
         setting = prepare(
@@ -125,13 +123,7 @@ def _run(
     config: Config | None,
     tell: Tell,
 ) -> Result:
-    processes = workers or os.cpu_count() or 1
-    if processes > 1 and not can_spawn(setting.problem, [s.recipe for s in setting.driver.space]):
-        note = (
-            "the quality function or a plug-in cannot be imported by worker processes (it lives in the "
-            "script that runs, or inside a function): evaluated in this process"
-        )
-        setting, processes = replace(setting, notes=(*setting.notes, note)), 1
+    setting, processes = with_processes(setting, workers)
     if folder is None:
         return _search(setting, Path(":memory:"), processes, exhaustive, tell, None)
     make_folder(folder)

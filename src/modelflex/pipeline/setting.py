@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -20,26 +21,30 @@ from modelflex.importers.data import check_task, load_sequences
 from modelflex.importers.models import load_model
 from modelflex.registry import PLATFORMS
 from modelflex.search.advised_space import default_grids
-from modelflex.search.config import (
-    Config,
-)
+from modelflex.search.config import Config
 from modelflex.search.driver import Driver
 from modelflex.search.limits import Objective, check_metric_limits
 from modelflex.search.pricing import Pricer, baseline_cost
 from modelflex.search.problem import ARITHMETIC, Problem, model_digest, run_network, score_network
 from modelflex.search.space import SpaceRecipe, read_space
 from modelflex.search.study import Baseline, Limit
+from modelflex.search.workers import can_spawn
 
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """A search made ready: everything loaded, checked and priced."""
+    """A search made ready: everything loaded, checked and priced.
+
+    Attributes:
+        recipes: the space as given; the driver's may hold those that fit only.
+    """
 
     problem: Problem
     driver: Driver
     pricer: Pricer
     platform: Platform
     baseline: Baseline
+    recipes: tuple[SpaceRecipe, ...]
     test: Sequences | None
     limits: tuple[Limit, ...]
     objective: Objective
@@ -59,6 +64,7 @@ def prepare(
     seed: int,
     draw: Draw,
     known: Mapping[str, Any] | None = None,
+    only_fitting: bool = False,
 ) -> Setting:
     """Check that everything fits together, calibrate, run the baseline and price the space.
 
@@ -66,25 +72,16 @@ def prepare(
         task: kind, quality and direction, for `make_task`.
         target: family and options of the platform.
         known: the key of the problem and the densities that an earlier search of it stored.
+        only_fitting: whether the driver leaves out recipes that choose for a weight what cannot
+            hold it, in place of refusing the space.
 
     Raises:
         UserError: anything that does not fit.
     """
     kind = make_task(*task)
-    if kind.name:
-        check_metric_limits(limits, kind.direction, fraction=kind.name == "accuracy")
-    validation = check_task(validation, model, kind.kind, "validation")
-    if test is not None:
-        test = check_task(test, model, kind.kind, "test")
-    if any(limit.field.startswith("metric") for limit in limits) and not kind.name:
-        raise UserError(
-            "a limit on the metric is set, but the task has none", "a limit on divergence"
-        )
-    if objective.tie_break == "metric" and not kind.name:
-        raise UserError("objective.tie_break is 'metric', but the task has none", "'divergence'")
-    for name, data in (("validation", validation), ("test", test)):
-        if data is not None:
-            check_range(data, name)
+    _check_asked(kind, limits, objective)
+    validation = _held_out(validation, model, kind, "validation")
+    test = None if test is None else _held_out(test, model, kind, "test")
     recipes = None if space is None else _space(space)  # told of mistakes before the work begins
     platform: Platform = PLATFORMS.get(target[0]).from_config(target[1])
     stats = calibrate(model, calibration, draw, seed)
@@ -102,9 +99,36 @@ def prepare(
     baseline = Baseline(found, baseline_cost(model, profile, platform))
     densities = None if known is None else known["densities"]
     pricer = Pricer(model, stats, platform, validation.mean_length, densities)
-    driver = Driver(problem, pricer, recipes, limits, objective, found)
+    priced = [r for r in recipes if not only_fitting or pricer.fits(r.recipe)]
+    driver = Driver(problem, pricer, priced, limits, objective, found)
     notes = _notes(kind, _shared(calibration, validation, test))
-    return Setting(problem, driver, pricer, platform, baseline, test, limits, objective, notes)
+    return Setting(
+        problem, driver, pricer, platform, baseline, tuple(recipes), test, limits, objective, notes
+    )
+
+
+def _held_out(data: Sequences, model: Model, kind: Task, name: str) -> Sequences:
+    """Sequences to score on, checked against the task and the range of the arithmetic."""
+    found = check_task(data, model, kind.kind, name)
+    check_range(found, name)
+    return found
+
+
+def _check_asked(kind: Task, limits: tuple[Limit, ...], objective: Objective) -> None:
+    """Refuse limits and a tie-break that the task's metric cannot tell.
+
+    Raises:
+        UserError: there is no metric, or a limit on it has the wrong side or size.
+    """
+    if kind.name:
+        check_metric_limits(limits, kind.direction, fraction=kind.name == "accuracy")
+        return
+    if any(limit.field.startswith("metric") for limit in limits):
+        raise UserError(
+            "a limit on the metric is set, but the task has none", "a limit on divergence"
+        )
+    if objective.tie_break == "metric":
+        raise UserError("objective.tie_break is 'metric', but the task has none", "'divergence'")
 
 
 def _shared(calibration: Sequences, validation: Sequences, test: Sequences | None) -> int:
@@ -154,8 +178,10 @@ def _space(space: Any) -> list[SpaceRecipe]:
     return read_space(space)
 
 
-def from_config(config: Config, known: Mapping[str, Any] | None = None) -> Setting:
-    """Load what a configuration names and make its search ready."""
+def from_config(
+    config: Config, known: Mapping[str, Any] | None = None, *, only_fitting: bool = False
+) -> Setting:
+    """Load what a configuration names and make its search ready; see `prepare`."""
     data = config.data
     return prepare(
         load_model(config.model.path, reads=config.model.reads, output=config.model.output),
@@ -170,7 +196,22 @@ def from_config(config: Config, known: Mapping[str, Any] | None = None) -> Setti
         config.search.seed,
         data.draw,
         known,
+        only_fitting,
     )
+
+
+def with_processes(setting: Setting, workers: int) -> tuple[Setting, int]:
+    """How many processes evaluate: as many as asked for (0: one a core), but this one alone, and a
+    note that says why, where others could not import what evaluating needs.
+    """
+    processes = workers or os.cpu_count() or 1
+    if processes == 1 or can_spawn(setting.problem, [s.recipe for s in setting.driver.space]):
+        return setting, processes
+    note = (
+        "the quality function or a plug-in cannot be imported by worker processes (it lives in the "
+        "script that runs, or inside a function): evaluated in this process"
+    )
+    return replace(setting, notes=(*setting.notes, note)), 1
 
 
 def versions() -> dict[str, str]:

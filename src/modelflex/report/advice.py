@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from modelflex.core.cost import COST_UNITS
-from modelflex.registry import ACTIVITIES, FORMATS, STRUCTURES, Registry
+from modelflex.registry import ACTIVITIES, FORMATS, NONLINEARITIES, STRUCTURES, Registry
 from modelflex.search.advise import Advice
 from modelflex.search.allocate import Allocation, Budget
 from modelflex.units import show_quantity
@@ -58,8 +58,10 @@ def allocation_text(
     for name in ("Weight or layer", "Structure", "Format", "Activity"):
         table.add_column(name)
     for layer in made.recipe.layers:
-        if layer.removal is not None:
-            table.add_row(Text(layer.layers), Text(f"keeps {layer.removal.units} units"))
+        does = [] if layer.removal is None else [f"keeps {layer.removal.units} units"]
+        if layer.nonlinearity is not None:
+            does.append(f"σ and tanh by {_method(NONLINEARITIES, layer.nonlinearity)}")
+        table.add_row(Text(layer.layers), Text("; ".join(does)))
     for rule in made.recipe.rules:
         structure, form, activity = rule.choice.structure, rule.choice.format, rule.choice.activity
         cells = (
@@ -79,6 +81,7 @@ def allocation_text(
         lines.append(f"({before['label']})")
     if not made.within:
         lines.append("No recipe was found within the budget; this one misses it least.")
+    lines += [f"Note: {note}" for note in made.notes]
     return Group(table, *map(Text, lines))
 
 

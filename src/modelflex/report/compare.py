@@ -42,7 +42,7 @@ def render_comparison(found: Comparison) -> str:
         tiles=_tiles(found),
         notes=found.notes,
         best=best_table(found),
-        rows=_rows_table(found),
+        rows=rows_table(found),
         break_even=_break_even_table(found),
         steps={
             _named(row): step_table(found.steps[row.family], _divergence(found))
@@ -196,7 +196,8 @@ def _uncompressed(found: Comparison, tested: bool) -> tuple[Cell, ...]:
     return (*cells, *([_tested(found, "baseline")] if tested else []))
 
 
-def _rows_table(found: Comparison) -> Table:
+def rows_table(found: Comparison) -> Table:
+    """All recipes, the degraded ones last, the fewest bytes fetched first."""
     columns = ("#", "Family", "Recipe", "Data", *_columns(found))
     made = tuple(
         (
@@ -206,9 +207,14 @@ def _rows_table(found: Comparison) -> Table:
             Cell("fitted" if row.data_aware else "none"),
             *_figures(found, row),
         )
-        for row in found.rows
+        for row in sorted(found.rows, key=_merit)
     )
     return Table(columns, made, frozenset({0, *range(4, len(columns) - 1)}))
+
+
+def _merit(row: Compared) -> tuple[bool, float, float, int]:
+    degraded = row.verdict == "degraded"
+    return degraded, row.weight_fetch_bytes_per_step, row.divergence, row.number
 
 
 def _break_even_table(found: Comparison) -> Table:

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from modelflex.report.style import AWARE, LIMIT, NAIVE, axis, layout
+from modelflex.report.style import AWARE, LIMIT, NAIVE, PLAIN, axis, layout
 from modelflex.report.text import metric_name, show_metric
 from modelflex.search.comparison import COSTS, EFFICIENT, Compared, Comparison
 
@@ -21,7 +21,7 @@ _SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "triangl
 _SIDES = (("naive", NAIVE), ("data-aware", AWARE))
 FLOOR = 1e-6
 """Divergences below are drawn here: the axis is logarithmic."""
-GAP = 0.07
+GAP = {"x": 0.07, "y": 0.1}
 """Between panels, as a share of the plot."""
 PANEL, MARGINS = 360, 160
 """Heights in pixels."""
@@ -46,7 +46,7 @@ def costs_figure(found: Comparison) -> Figure:
         figure["layout"][f"xaxis{key}"] = axis(
             _TITLES[cost],
             True,
-            domain=_domain(c, len(COSTS)),
+            domain=_domain(c, len(COSTS), GAP["x"]),
             anchor=f"y{key}",
             dtick=_ticks([getattr(row, cost) for row in found.rows]),
             **({"matches": f"x{c + 1 if c else ''}"} if m else {}),
@@ -55,7 +55,7 @@ def costs_figure(found: Comparison) -> Figure:
             found,
             measure,
             named=c == 0,
-            domain=_domain(len(measures) - 1 - m, len(measures)),
+            domain=_domain(len(measures) - 1 - m, len(measures), GAP["y"]),
             anchor=f"x{key}",
         )
     figure["layout"]["legend"] = {"orientation": "h", "x": 0, "y": 1.03, "yanchor": "bottom"}
@@ -67,21 +67,27 @@ def _ticks(values: Sequence[float]) -> int | str:
     return 1 if max(values) > 100 * min(values) else "D2"
 
 
-def _domain(number: int, count: int) -> list[float]:
+def _domain(number: int, count: int, gap: float) -> list[float]:
     """Where one of several panels beside each other stands."""
-    size = (1 - GAP * (count - 1)) / count
-    start = number * (size + GAP)
+    size = (1 - gap * (count - 1)) / count
+    start = number * (size + gap)
     return [start, min(start + size, 1.0)]
 
 
 def _quality_axis(found: Comparison, measure: str, named: bool, **place: Any) -> Figure:
     if measure == "divergence":
-        title, log, form = metric_name(found.divergence), True, {"exponentformat": "power"}
-    else:
-        title, log = metric_name(found.metric), found.direction == "min"
-        form = {"tickformat": ".0%"} if found.metric == "accuracy" else {}
-    title = title[0].upper() + title[1:] if named else ""
-    return axis(title, log, **({"dtick": 1} if measure == "divergence" else {}), **form, **place)
+        name, form = metric_name(found.divergence), {"tickformat": PLAIN, "dtick": 1}
+        return axis(_title(name, named), True, **form, **place)
+    title, share = _title(metric_name(found.metric), named), found.metric == "accuracy"
+    form = {"tickformat": ".0%" if share else PLAIN}
+    if found.direction != "min":
+        return axis(title, False, **form, **place)
+    ticks = _ticks([row.metric for row in found.rows if row.metric is not None])
+    return axis(title, True, dtick=ticks, **form, **place)
+
+
+def _title(name: str, named: bool) -> str:
+    return name[0].upper() + name[1:] if named else ""
 
 
 def _traces(found: Comparison, measure: str, cost: str) -> list[Figure]:

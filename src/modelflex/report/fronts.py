@@ -18,6 +18,7 @@ from modelflex.report.style import (
     INK,
     LIMIT,
     NAIVE,
+    PLAIN,
     axis,
     layout,
 )
@@ -78,6 +79,7 @@ def pareto_figure(study: Study) -> Figure | None:
                 y.log,
                 domain=[bottom, bottom + height],
                 anchor=f"x{key}",
+                **({"tickformat": PLAIN} if y.log else {}),
                 **y.layout,
             )
     figure["layout"]["legend"] = {

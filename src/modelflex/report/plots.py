@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from modelflex.report.style import AWARE, GRID, INK, MUTED, NAIVE, axis, layout
+from modelflex.report.style import AWARE, GRID, INK, MUTED, NAIVE, PLAIN, axis, layout
 from modelflex.report.text import divergence_metric, metric_name, ratio, show_step, subject
 from modelflex.search.study import Study
 from modelflex.units import show_quantity
@@ -48,7 +48,7 @@ def waterfall_figure(study: Study) -> Figure | None:
     seen = [s.divergence for s in study.steps if s.divergence > 0]
     ends = list(_log_range([max(v, max(seen) / _DECADES) for v in seen]))
     figure["layout"]["xaxis3"] = axis(
-        title, True, domain=domains[2], anchor="y3", range=ends, dtick=1
+        title, True, domain=domains[2], anchor="y3", range=ends, dtick=1, tickformat=PLAIN
     )
     figure["layout"]["yaxis3"] = _steps_axis(names, "3", shown=False)
     return figure
@@ -195,34 +195,7 @@ def rank_figure(study: Study) -> Figure | None:
     figure: Figure = {"data": [], "layout": layout(340)}
     figure["layout"]["margin"] |= {"t": 20}
     for i, (name, rank) in enumerate(found.items()):
-        colour, spectrum = _PALETTE[i % len(_PALETTE)], [float(v) for v in rank["spectrum"]]
-        figure["data"].append(
-            {
-                "type": "scatter",
-                "mode": "lines",
-                "name": html.escape(name),
-                "x": list(range(1, len(spectrum) + 1)),
-                "y": spectrum,
-                "line": {"color": colour, "width": 2},
-                "hovertemplate": "%{x} directions hold %{y:.1%}<extra></extra>",
-            }
-        )
-        marks = [int(rank[k]) for k in ("rank_90", "rank_99") if rank.get(k) is not None]
-        marks = [m for m in marks if 1 <= m <= len(spectrum)]
-        figure["data"].append(
-            {
-                "type": "scatter",
-                "mode": "markers+text",
-                "showlegend": False,
-                "hoverinfo": "skip",
-                "x": marks,
-                "y": [spectrum[m - 1] for m in marks],
-                "text": [f" {m}" for m in marks],
-                "textposition": "bottom right",
-                "textfont": {"color": colour},
-                "marker": {"size": 8, "color": colour},
-            }
-        )
+        figure["data"] += _rank_traces(name, rank, _PALETTE[i % len(_PALETTE)])
     for share in (0.9, 0.99):
         figure["layout"]["shapes"].append(
             {
@@ -241,3 +214,33 @@ def rank_figure(study: Study) -> Figure | None:
     figure["layout"]["yaxis"] = axis("share of energy", False, tickformat=".0%", range=[0, 1.03])
     figure["layout"]["legend"] = {"x": 0.98, "y": 0.06, "xanchor": "right", "yanchor": "bottom"}
     return figure
+
+
+def _rank_traces(name: str, rank: Mapping[str, Any], colour: str) -> list[Figure]:
+    """A layer's line, and marks where it reaches 90 and 99 %."""
+    spectrum = [float(v) for v in rank["spectrum"]]
+    marks = [int(rank[k]) for k in ("rank_90", "rank_99") if rank.get(k) is not None]
+    marks = [m for m in marks if 1 <= m <= len(spectrum)]
+    return [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": html.escape(name),
+            "x": list(range(1, len(spectrum) + 1)),
+            "y": spectrum,
+            "line": {"color": colour, "width": 2},
+            "hovertemplate": "%{x} directions hold %{y:.1%}<extra></extra>",
+        },
+        {
+            "type": "scatter",
+            "mode": "markers+text",
+            "showlegend": False,
+            "hoverinfo": "skip",
+            "x": marks,
+            "y": [spectrum[m - 1] for m in marks],
+            "text": [f" {m}" for m in marks],
+            "textposition": "bottom right",
+            "textfont": {"color": colour},
+            "marker": {"size": 8, "color": colour},
+        },
+    ]

@@ -15,6 +15,10 @@ FORBIDDEN = "rgba(163,38,42,.06)"
 FONT = "Inter, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
 
 
+PLAIN = "~g"
+"""Tick format of quantities that carry no SI prefix, such as divergences."""
+
+
 def layout(height: int, **more: Any) -> dict[str, Any]:
     """The layout that all plots share."""
     return {
@@ -36,7 +40,7 @@ def layout(height: int, **more: Any) -> dict[str, Any]:
 
 
 def axis(title: str, log: bool, **more: Any) -> dict[str, Any]:
-    """One axis; ticks carry SI prefixes."""
+    """One axis; ticks carry SI prefixes, unless `tickformat` says how they are written."""
     out = {
         "title": {"text": title, "standoff": 8, "font": {"size": 12.5, "color": MUTED}},
         "type": "log" if log else "linear",
@@ -52,9 +56,12 @@ def axis(title: str, log: bool, **more: Any) -> dict[str, Any]:
         "exponentformat": "SI",
         **more,
     }
+    if log:
+        # Without a format the 2 and 5 of "D2" stand as lone digits, and powers in larger type.
+        out.setdefault("tickformat", "~s")
     if log and "dtick" not in more:
         low, high = sorted(more.get("range", (0, 1)))
         decades = high - low
-        # "D2" labels 1, 2 and 5; over many decades there is room for powers only.
-        out["dtick"] = "D2" if decades <= 4.5 else math.ceil(decades / 6)
+        # "D2" labels 1, 2 and 5; over more decades there is room for powers only.
+        out["dtick"] = "D2" if decades <= 3 else math.ceil(decades / 6)
     return out

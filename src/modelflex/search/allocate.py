@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from modelflex.core.extension import Removal
+from modelflex.core.extension import Nonlinearity, Removal
+from modelflex.core.fixed import Array
 from modelflex.core.recipe import Choice, Recipe
 from modelflex.core.trial import Evaluation
 from modelflex.errors import UserError
 from modelflex.search.knapsack import Front, front, join_fronts
-from modelflex.search.options import Options, Selection
+from modelflex.search.offer import Selection
+from modelflex.search.options import Options
 from modelflex.search.pricing import Pricer
 from modelflex.search.problem import Problem, evaluate_recipe
 from modelflex.search.sensitivity import (
@@ -100,6 +102,7 @@ class Allocation:
         predicted: divergence that the model expected before the recipe was evaluated.
         within: whether the budget is met; if not, the recipe is the one that misses it least.
         trace: all evaluations in order, the recipe's among them.
+        notes: what was not offered to the weights, and why.
     """
 
     recipe: Recipe
@@ -109,6 +112,7 @@ class Allocation:
     predicted: float
     within: bool
     trace: tuple[Measured, ...] = field(repr=False)
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object; of the evaluations what was measured, not their recipes."""
@@ -119,6 +123,7 @@ class Allocation:
             "cost": self.cost,
             "predicted": self.predicted,
             "within": self.within,
+            "notes": list(self.notes),
             "evaluations": [
                 {k: getattr(m, k) for k in ("kind", "predicted", "divergence", "cost")}
                 for m in self.trace
@@ -133,6 +138,7 @@ def allocate(
     budget: Budget,
     *,
     removals: Mapping[str, Sequence[Removal]] | None = None,
+    nonlinearities: Mapping[str, Nonlinearity] | None = None,
     recalibrate: int = 0,
     evaluations: int = 50,
     evaluate: Callable[[Problem, Recipe], Evaluation] = evaluate_recipe,
@@ -150,18 +156,29 @@ def allocate(
 
     Args:
         candidates: weight → its choices; weights that are not named stay as the reference, 8 bits.
-        removals: layer → how its units may be removed; that all stay is always an option.
+            Those that do not fit what a removal leaves of a weight are not offered beside it.
+        removals: layer → how its units may be removed; that all stay is an option too.
+        nonlinearities: layer → how every recipe computes its σ and tanh; exactly without.
         recalibrate: closed-loop rounds of each recipe.
         evaluations: the most full evaluations.
         evaluate: makes one; a store of evaluations may stand before it.
         tell: called with each.
 
     Raises:
-        UserError: an unknown weight or layer, a weight without candidates, or too few evaluations.
+        UserError: an unknown weight or layer, a weight without candidates that fit, or too few
+            evaluations.
     """
     if evaluations < 3:
         raise UserError(f"{evaluations} evaluations are allowed", "at least 3")
-    options = Options(problem.model, pricer, candidates, removals or {}, recalibrate, budget.field)
+    options = Options(
+        problem.model,
+        pricer,
+        candidates,
+        removals or {},
+        nonlinearities or {},
+        recalibrate,
+        budget.field,
+    )
     work = _Allocator(problem, options, budget, evaluate, tell)
     work.run(evaluations)
     return work.result()
@@ -242,8 +259,7 @@ class _Allocator:
                 self.measure("whole", selection)
 
     def _belief(self, floor: float) -> Sensitivities:
-        model, candidates = self.problem.model, self.options.candidates
-        expected = predicted_divergences(model, self.problem.stats, candidates)
+        candidates, expected = self.options.candidates, self._expected()
         parts = {n: [choice_parts(c) for c in options] for n, options in candidates.items()}
         # Nothing predicts what a smaller layer does: as much as the coarsest choices of all weights
         # where nearly all units go, so that it is measured before it is believed.
@@ -253,6 +269,21 @@ class _Allocator:
             expected[name] = coarsest * np.maximum(gone, 0.01)
             parts[name] = [("",) for _ in options]
         return believe(expected, parts, floor)
+
+    def _expected(self) -> dict[str, Array]:
+        """Predicted divergence of every option of every weight, in the first layer sizes it fits."""
+        found = {n: np.zeros(len(options)) for n, options in self.options.candidates.items()}
+        left = {name: np.ones(values.size, bool) for name, values in found.items()}
+        for size, fitting in self.options.offer.fitting.items():
+            new = {name: own[left[name][own]] for name, own in fitting.items()}
+            new = {name: own for name, own in new.items() if own.size}
+            if new:
+                chosen = {n: [self.options.candidates[n][i] for i in own] for n, own in new.items()}
+                layers = self.options.layer_rules(size)
+                made = predicted_divergences(self.problem.model, self.problem.stats, chosen, layers)
+                for name, own in new.items():
+                    found[name][own], left[name][own] = made[name], False
+        return found
 
     def _unsure(self, selection: Selection) -> Selection | None:
         """The option of a recipe that most deserves to be measured alone, as a selection: a removal,
@@ -265,7 +296,8 @@ class _Allocator:
             slot = taken[number]
             alone = list(self.options.nothing)
             alone[slot] = selection[slot]
-            if (slot >= layers or doubt[number] > UNSURE) and tuple(alone) not in self.done:
+            worth = slot >= layers or doubt[number] > UNSURE
+            if worth and tuple(alone) not in self.done and self.options.fits(tuple(alone)):
                 return tuple(alone)
         return None
 
@@ -277,31 +309,40 @@ class _Allocator:
         fronts: list[tuple[Front, Selection]] = []
         for size, base in self.options.base.items():
             crowding = self.options.crowding[size]
-            losses = [self.belief.losses(name, crowding[name]) for name in self.options.candidates]
+            losses = [
+                self.belief.losses(name, crowding[name])[own]
+                for name, own in self.options.offer.fitting[size].items()
+            ]
             lost = sum(
                 float(self.belief.losses(name)[option])
                 for name, option in zip(self.options.removals, size, strict=True)
                 if option >= 0
             )
             fronts.append((front(self.options.extra[size], losses, base, lost), size))
-        points = [(*picks, *size) for _, picks, size in join_fronts(fronts)]
+        points = [self._selection(picks, size) for _, picks, size in join_fronts(fronts)]
         points = list(dict.fromkeys([*points, *self._neighbours()]))
         costs = self.options.expected(points) * float(np.exp(self.drift))
         predicted = [self.belief.predict(self.chosen(point)) for point in points]
         return list(zip(costs.tolist(), predicted, points, strict=True))
 
+    def _selection(self, picks: Selection, size: Selection) -> Selection:
+        """The selection that picks a weight's options by their place among those that fit."""
+        fitting = self.options.offer.fitting[size].values()
+        return (*(int(own[p]) for own, p in zip(fitting, picks, strict=True)), *size)
+
     def _neighbours(self) -> list[Selection]:
-        """The best measured recipe of whole ones with one option changed."""
+        """The best measured recipe of whole ones with one option changed, where all then fit."""
         whole = [s for s in self.done if -1 not in s[: len(self.options.candidates)]]
         if not whole:
             return []
         best = min(whole, key=lambda s: self._rank(self.done[s][0]))
         counts = [len(options) for options in self.options.candidates.values()]
-        return [
+        changed = [
             (*best[:slot], option, *best[slot + 1 :])
             for slot, count in enumerate(counts)
             for option in range(count)
         ] + [(*best[: len(counts)], *size) for size in self.options.base]
+        return [selection for selection in changed if self.options.fits(selection)]
 
     def _proposal(self) -> Selection | None:
         """The recipe that promises most, or None if none promises to beat the best measured one."""
@@ -348,4 +389,5 @@ class _Allocator:
             best.predicted,
             self._rank(best)[0] <= 1.0,
             tuple(self.trace),
+            self.options.offer.notes,
         )

@@ -82,12 +82,6 @@ class SearchConfig:
     workers: int = 0
     exhaustive: bool = False
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.workers <= MAX_WORKERS:
-            raise UserError(f"search.workers is {self.workers}", f"0 (one a core) … {MAX_WORKERS}")
-        if not 0 <= self.seed < 2**63:
-            raise UserError(f"search.seed is {self.seed}", "0 … 2^63 − 1")
-
 
 @dataclass(frozen=True)
 class Config:
@@ -157,7 +151,7 @@ def parse_config(raw: Mapping[str, Any], base: Path) -> Config:
         platform=platform_options(raw.get("platform", {}), base),
         limits=read_limits(raw.get("limits", {})),
         objective=read_objective(raw.get("objective", {})),
-        search=_read(SearchConfig, raw, "search"),
+        search=read_search(raw.get("search", {}), "search"),
         space=raw.get("space"),
         raw=raw,
         base=str(base.resolve()),
@@ -175,10 +169,23 @@ def _path(text: str, base: Path, where: str) -> str:
 
 
 def _read(kind: type, raw: Mapping[str, Any], name: str) -> Any:
-    table = raw.get(name, {})
+    return _read_table(kind, raw.get(name, {}), name)
+
+
+def _read_table(kind: type, table: Any, name: str) -> Any:
     if not isinstance(table, Mapping):
         raise UserError(f"{name} is {table!r}", f"a table [{name}]")
     return read_config(kind, table, name)
+
+
+def read_search(values: Any, where: str) -> SearchConfig:
+    """Read [search], or the arguments of the same names of the function `where`."""
+    found: SearchConfig = _read_table(SearchConfig, values, where)
+    if not 0 <= found.workers <= MAX_WORKERS:
+        raise UserError(f"{where}.workers is {found.workers}", f"0 (one a core) … {MAX_WORKERS}")
+    if not 0 <= found.seed < 2**63:
+        raise UserError(f"{where}.seed is {found.seed}", "0 … 2^63 − 1")
+    return found
 
 
 def read_objective(values: Any) -> Objective:

@@ -3,46 +3,47 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from modelflex.compress.choices import weight_axes
-from modelflex.core.extension import Removal
+from modelflex.compress.choices import reduced_layers, weight_axes
+from modelflex.core.extension import Nonlinearity, Removal
 from modelflex.core.fixed import Array
 from modelflex.core.model import Model
 from modelflex.core.recipe import Activation, Choice, LayerRule, Recipe, Rule
 from modelflex.core.trial import Evaluation
 from modelflex.errors import UserError
-from modelflex.registry import FORMATS, STRUCTURES
+from modelflex.registry import FORMATS, NONLINEARITIES, STRUCTURES
+from modelflex.search.offer import Selection, make_offer
 from modelflex.search.pricing import Pricer
 
 REFERENCE_BITS = 8
 MAX_SIZES = 4096
 """Combinations of layer sizes that are looked at."""
 
-Selection = tuple[int, ...]
-"""The number of the option of each slot: weights, then layers; −1 for the reference."""
-
 
 class Options:
     """Candidates of weights and removals of layers, priced in one field of the cost.
 
     Args:
-        candidates: weight → its choices.
+        candidates: weight → its choices; each is offered in the layer sizes in which it fits.
         removals: layer → how its units may be removed.
+        nonlinearities: layer → how all recipes compute its σ and tanh; exactly without.
         recalibrate: closed-loop rounds of each recipe.
         field: of `Cost`; it must add over the weights.
 
     Attributes:
+        offer: which candidates fit in which layer sizes.
+        candidates: weight → its choices that fit somewhere.
         slots: the weights, then the layers.
-        base: layer sizes → cost with options from the middle of every weight's list.
-        extra: layer sizes → what each option of each weight costs more than that.
+        base: offered layer sizes → cost with options from the middle of every weight's list.
+        extra: offered layer sizes → what each fitting option of each weight costs more than that.
         units: layer → its units.
         crowding: layer sizes → weight → log of units over kept units of the layers it touches.
 
     Raises:
-        UserError: an unknown weight or layer, one without options, or too many sizes.
+        UserError: an unknown weight or layer, one without options that fit, or too many sizes.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Options:
         pricer: Pricer,
         candidates: Mapping[str, Sequence[Choice]],
         removals: Mapping[str, Sequence[Removal]],
+        nonlinearities: Mapping[str, Nonlinearity],
         recalibrate: int,
         field: str,
     ) -> None:
@@ -58,18 +60,25 @@ class Options:
             raise UserError(
                 "no weight has candidates", "at least one weight to be allotted a choice"
             )
+        layers = [layer.name for layer in model.layers]
         _check(candidates, model.weights, "weight")
-        _check(removals, [layer.name for layer in model.layers], "layer")
+        _check(removals, layers, "layer")
+        _check_known(nonlinearities, layers, "a nonlinearity is given for the layer")
         self.weights, self.pricer, self.field = tuple(model.weights), pricer, field
-        self.candidates, self.removals, self.recalibrate = candidates, removals, recalibrate
-        self.slots = (*candidates, *removals)
+        self.removals, self.nonlinearities = removals, nonlinearities
+        self.recalibrate = recalibrate
         self.units = {layer.name: layer.units for layer in model.layers}
         uniform = FORMATS.get("uniform")(bits=REFERENCE_BITS, scales="row")
         dense = STRUCTURES.get("dense")("least_squares")  # refitted where units were removed
         self.reference = Choice(dense, uniform, Activation(REFERENCE_BITS))
+        sizes = self._sizes()
+        shapes = {size: self._shapes(model, size) for size in sizes}
+        self.offer = make_offer(pricer, candidates, shapes)
+        self.candidates = self.offer.candidates
+        self.slots = (*self.candidates, *removals)
         self.base: dict[Selection, float] = {}
         self.extra: dict[Selection, list[Array]] = {}
-        self.crowding = {size: self._crowding(model, size) for size in self._sizes()}
+        self.crowding = {size: self._crowding(model, size) for size in sizes}
         self._price()
 
     @property
@@ -85,12 +94,26 @@ class Options:
             number = chosen.get(name, -1)
             choice = self.reference if number < 0 else self.candidates[name][number]
             rules.append(Rule(name, choice))
-        layers = tuple(
-            LayerRule(name, options[chosen[name]])
-            for name, options in self.removals.items()
-            if chosen[name] >= 0
-        )
+        layers = self.layer_rules(selection[len(self.candidates) :])
         return Recipe(tuple(rules), self.recalibrate, label="allocated", layers=layers)
+
+    def layer_rules(self, size: Selection) -> tuple[LayerRule, ...]:
+        """The rules for layers that make these sizes."""
+        removed = {
+            name: options[number]
+            for (name, options), number in zip(self.removals.items(), size, strict=True)
+            if number >= 0
+        }
+        return tuple(
+            LayerRule(name, removed.get(name), self.nonlinearities.get(name))
+            for name in removed | dict(self.nonlinearities)
+        )
+
+    def fits(self, selection: Selection) -> bool:
+        """Whether every weight can be held by its option in the selection's layer sizes."""
+        fitting = self.offer.fitting[selection[len(self.candidates) :]].values()
+        chosen = selection[: len(self.candidates)]
+        return all(o < 0 or o in found for o, found in zip(chosen, fitting, strict=True))
 
     def expected(self, selections: Sequence[Selection]) -> Array:
         """Cost before evaluation, [selections]."""
@@ -99,6 +122,13 @@ class Options:
     def measured(self, recipe: Recipe, evaluation: Evaluation) -> float:
         """Cost with the counters of an evaluation."""
         return float(self.pricer.price_measured([recipe], [evaluation.profile])[self.field][0])
+
+    def _shapes(self, model: Model, size: Selection) -> dict[str, tuple[int, int]]:
+        """What is left of every weight."""
+        shapes: dict[str, tuple[int, int]] = {}
+        for layer in reduced_layers(model, Recipe((), layers=self.layer_rules(size))):
+            shapes |= layer.weight_shapes
+        return shapes
 
     def _crowding(self, model: Model, size: Selection) -> dict[str, float]:
         logs = {
@@ -126,22 +156,28 @@ class Options:
         """Expected cost of every option under every combination of layer sizes, beside options of the
         other weights from the middle of their lists.
         """
-        middle = [len(options) // 2 for options in self.candidates.values()]
-        sizes, selections = self._sizes(), []
-        for size in sizes:
-            for slot, options in enumerate(self.candidates.values()):
-                for option in range(len(options)):
-                    selections.append((*middle[:slot], option, *middle[slot + 1 :], *size))
+        fitting = {size: list(self.offer.fitting[size].values()) for size in self.offer.sizes}
+        middle = {
+            size: tuple(int(own[own.size // 2]) for own in found) for size, found in fitting.items()
+        }
+        selections = [
+            self._beside(middle[size], slot, int(option), size)
+            for size, found in fitting.items()
+            for slot, own in enumerate(found)
+            for option in own
+        ]
         costs = dict(zip(selections, self.expected(selections).tolist(), strict=True))
-        for size in sizes:
-            self.base[size] = costs[(*middle, *size)]
+        for size, found in fitting.items():
+            self.base[size] = costs[(*middle[size], *size)]
             self.extra[size] = [
-                np.array([
-                    costs[(*middle[:slot], option, *middle[slot + 1 :], *size)] - self.base[size]
-                    for option in range(len(options))
-                ])
-                for slot, options in enumerate(self.candidates.values())
-            ]  # fmt: skip
+                np.array([costs[self._beside(middle[size], slot, int(o), size)] for o in own])
+                - self.base[size]
+                for slot, own in enumerate(found)
+            ]
+
+    @staticmethod
+    def _beside(middle: Selection, slot: int, option: int, size: Selection) -> Selection:
+        return (*middle[:slot], option, *middle[slot + 1 :], *size)
 
 
 def options_of(
@@ -167,11 +203,37 @@ def options_of(
     )
 
 
-def _check(options: Mapping[str, Sequence[object]], known: Collection[str], what: str) -> None:
-    for name, values in options.items():
+def nonlinearities_of(
+    model: Model, recipes: Sequence[Recipe]
+) -> tuple[dict[str, Nonlinearity], tuple[str, ...]]:
+    """Layer → how all recipes compute its σ and tanh, and notes on layers where they differ: those
+    have none.
+    """
+    kept: dict[str, Nonlinearity] = {}
+    differing: dict[tuple[str, ...], list[str]] = {}
+    for layer in model.layers:
+        rules = (recipe.layer_choice(layer.name)[1] for recipe in recipes)
+        found = list(dict.fromkeys(None if r is None else r.nonlinearity for r in rules))
+        if len(found) > 1:
+            said = ("none" if x is None else NONLINEARITIES.name_of(type(x)) for x in found)
+            differing.setdefault(tuple(dict.fromkeys(said)), []).append(layer.name)
+        elif found and found[0] is not None:
+            kept[layer.name] = found[0]
+    return kept, tuple(
+        f"the space has several nonlinearities ({', '.join(said)}) for {', '.join(names)}: "
+        "none is chosen, σ and tanh are computed exactly there"
+        for said, names in differing.items()
+    )
+
+
+def _check_known(names: Iterable[str], known: Collection[str], given: str) -> None:
+    for name in names:
         if name not in known:
-            raise UserError(
-                f"candidates are given for the {what} '{name}'", f"one of {', '.join(known)}"
-            )
+            raise UserError(f"{given} '{name}'", f"one of {', '.join(known)}")
+
+
+def _check(options: Mapping[str, Sequence[object]], known: Collection[str], what: str) -> None:
+    _check_known(options, known, f"candidates are given for the {what}")
+    for name, values in options.items():
         if not values:
             raise UserError(f"the {what} '{name}' has no candidate", "at least one")

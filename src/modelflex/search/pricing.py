@@ -76,6 +76,7 @@ class Pricer:
         self._windows = {p.weight: p.windows for p in dense.products.values()}
         self._one_hot = {site.rsplit("/", 1)[0] for site in one_hot_sites(dense)}
         self._layer_rows: dict[str, ProductRow] = {}
+        self._misfits: dict[tuple[str, tuple[int, int], Choice], str] = {}
         self._densities = {
             k: Density(tuple(u), tuple(i)) for k, (u, i) in (densities or {}).items()
         }
@@ -84,6 +85,25 @@ class Pricer:
     def densities(self) -> dict[str, Any]:
         """Expected densities by weight, input format and activity, as JSON values."""
         return {key: [d.units, d.inputs] for key, d in self._densities.items()}
+
+    def misfit(self, weight: str, shape: tuple[int, int], choice: Choice) -> str:
+        """Why a choice cannot hold a weight that has this shape [out, in] (units may have been
+        removed), or "" where it can.
+        """
+        key = (weight, shape, choice)
+        if key not in self._misfits:
+            try:
+                planned = choice.structure.plan(*shape)
+                self._rows(_Entry(*key, has_bias=True), [Density()] * len(planned))
+            except UserError as error:
+                self._misfits[key] = error.found
+            else:
+                self._misfits[key] = ""
+        return self._misfits[key]
+
+    def fits(self, recipe: Recipe) -> bool:
+        """Whether every weight can be held by what the recipe chooses for it."""
+        return not any(self.misfit(e.weight, e.shape, e.choice) for e in self._entries(recipe))
 
     def price(self, recipes: Sequence[Recipe]) -> tuple[Totals, Totals, Totals]:
         """Totals of recipes that were not evaluated: expected, at the low and at the high densities.
@@ -156,7 +176,8 @@ class Pricer:
                     else:
                         groups.append(self._rows(entry, self._expected(entry)))
             matrix.append([numbers[entry] for entry in chosen])
-        return make_table(groups, self.steps), np.array(matrix)
+        columns = len(self.model.weights) + len(self.model.layers)
+        return make_table(groups, self.steps), np.array(matrix, np.int64).reshape(-1, columns)
 
     def _rows(self, entry: _Entry, densities: Sequence[Density]) -> list[ProductRow]:
         layer = entry.weight.rsplit(".", 1)[0]

@@ -10,10 +10,11 @@ import numpy as np
 
 from modelflex.compress import compress
 from modelflex.compress.links import replay, thinned
+from modelflex.compress.reduction import reduce
 from modelflex.core.fixed import Array
 from modelflex.core.model import Model
 from modelflex.core.program import build_program
-from modelflex.core.recipe import Choice, Recipe, Rule
+from modelflex.core.recipe import Choice, LayerRule, Recipe, Rule
 from modelflex.core.stats import Stats
 
 COMMON_SPREAD, SLOT_SPREAD, PART_SPREAD, OWN_SPREAD, JOINT_SPREAD = 1.0, 1.2, 0.6, 0.4, 0.7
@@ -30,21 +31,28 @@ SMALLEST = 1e-9
 
 
 def predicted_divergences(
-    model: Model, stats: Stats, candidates: Mapping[str, Sequence[Choice]]
+    model: Model,
+    stats: Stats,
+    candidates: Mapping[str, Sequence[Choice]],
+    layers: tuple[LayerRule, ...] = (),
 ) -> dict[str, Array]:
     """½·Σ_r importance_r·Var[δ_r] of every candidate [candidates] of every weight.
 
     δ is the error of the weight's result over the calibration trace once the weight is compressed and
     its input quantised (and held, under delta); its mean is left out, which the bias corrects.
+
+    Args:
+        layers: rules that remove units, where δ is of what they leave.
     """
     found: dict[str, list[float]] = {name: [] for name in candidates}
     windows = {p.weight: p.windows for p in build_program(model).products.values()}
     for number in range(max(len(options) for options in candidates.values())):
         chosen = {n: c[number] for n, c in candidates.items() if number < len(c)}
-        recipe = Recipe(tuple(Rule(name, choice) for name, choice in chosen.items()))
-        made = compress(model, recipe, stats).model
+        rules = tuple(Rule(name, choice) for name, choice in chosen.items())
+        recipe = Recipe(rules, layers=layers)
+        made, left = compress(model, recipe, stats).model, reduce(model, recipe, stats)
         for name, choice in chosen.items():
-            site, trained = stats.sites[name], model.weights[name].dense()
+            site, trained = left.sites[name], np.ascontiguousarray(left.matrix(name))
             own = windows[name]
             block = choice.structure.plan(*trained.shape)[0].geometry.block if own is None else 1
             held = thinned(replay(made.weights[name].links[0], site, block)[0])
@@ -54,7 +62,7 @@ def predicted_divergences(
                 held, seen = own.gather(held[few]), own.gather(seen[few])
             error = held @ made.weights[name].dense().T - seen @ trained.T
             spread = error.reshape(-1, len(trained)).var(axis=0)
-            found[name].append(0.5 * float(site.importance @ spread))
+            found[name].append(0.5 * float(site.importance[left.rows[name]] @ spread))
     return {name: np.array(values) for name, values in found.items()}
 
 

@@ -20,6 +20,7 @@ from modelflex.core.model import Layer, Model, check_model
 from modelflex.core.part import pack_bias
 from modelflex.core.program import build_program
 from modelflex.core.recipe import Activation, Choice, Recipe, Rule, recipe_from_json
+from modelflex.core.stats import Trace
 from modelflex.core.tracer import Link
 from modelflex.core.weight import Weight, float_weight
 from modelflex.errors import UserError
@@ -50,8 +51,8 @@ def compressed(rng: Any, shape: tuple[int, int], gates: int, choice: dict[str, A
     if choice["theta"] is not None:
         kind = ACTIVITIES.get("delta")
         activity = kind(choice["theta"], choice["granularity"], scaled=choice["scaled"])
-        sample = rng.normal(size=(20, shape[1]))
-        link = with_activity(link, activity, sample, matrix, choice["block"])
+        seen, norms = Trace.of(rng.normal(size=(20, shape[1]))), np.linalg.norm(matrix, axis=0)
+        link = with_activity(link, activity, seen, norms, choice["block"])
     weight: Weight = structure.fit_weight(make_fit(matrix, None, encode, link, gates))
     if not choice["bias"]:
         return weight

@@ -119,21 +119,50 @@ def test_tensors_that_are_refused(tmp_path: Path, changes: Any, message: str) ->
         load_model(write(tmp_path, None, tensors))
 
 
-def test_a_small_file_that_means_a_huge_matrix_is_refused(tmp_path: Path) -> None:
-    """One circulant block of 10⁶ rows is 10⁶ codes, but 10¹² numbers when it is written out."""
-    b = 10**6
-    dense = {"name": "wide", "kind": "dense", "inputs": b, "units": b}
+def circulant_layers(count: int, b: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(description, tensors): layers of one b×b circulant block, b/2 bytes each."""
+    tensors: dict[str, Any] = {}
+    layers, weights = [], {}
     part = {"shape": [1, 1, b], "bits": 4, "grid": "symmetric", "rows_per_scale": 1}
     link = {"bits": 8, "mantissa": 1, "exponent": 7, "activity": None}
     product = {"layout": "circulant", "inputs": b, "part": part, "link": link}
-    entry = {"numeric": "integer", "form": 0, "products": [product], "bias": None}
-    tensors = {
-        "wide.w/0.codes": np.zeros(b // 2, np.uint8),
-        "wide.w/0.mantissa": np.ones(1, np.int16),
-        "wide.w/0.exponent": np.zeros(1, np.int8),
-    }
-    description = {**DESCRIPTION, "layers": [dense], "weights": {"wide.w": entry}}
-    with pytest.raises(UserError, match=r"'wide\.w' has a matrix of 1000000×1000000; expected"):
+    for name in (f"wide{i}" for i in range(count)):
+        layers.append({"name": name, "kind": "dense", "inputs": b, "units": b})
+        weights[f"{name}.w"] = {
+            "numeric": "integer",
+            "form": 0,
+            "products": [product],
+            "bias": None,
+        }
+        tensors[f"{name}.w/0.codes"] = np.zeros(b // 2, np.uint8)
+        tensors[f"{name}.w/0.mantissa"] = np.ones(1, np.int16)
+        tensors[f"{name}.w/0.exponent"] = np.zeros(1, np.int8)
+    return {**DESCRIPTION, "layers": layers, "weights": weights}, tensors
+
+
+def test_a_small_file_that_means_a_huge_matrix_is_refused(tmp_path: Path) -> None:
+    """One circulant block of 10⁶ rows is 10⁶ codes, but 10¹² numbers when it is written out."""
+    with pytest.raises(UserError, match=r"'wide0\.w' has a matrix of 1000000×1000000; expected"):
+        load_model(write(tmp_path, *circulant_layers(1, 10**6)))
+
+
+def test_a_small_file_that_means_many_large_matrices_is_refused(tmp_path: Path) -> None:
+    """Matrices of 2²⁶ numbers in 4 kB each: three are a network, four are more than 2²⁸ with results."""
+    b = 1 << 13
+    model = load_model(write(tmp_path, *circulant_layers(3, b)))
+    assert model.weight_bytes < 3 * b
+    with pytest.raises(
+        UserError, match=r"means 2685\d{5} numbers .*'wide3'; expected at most 2684"
+    ):
+        load_model(write(tmp_path, *circulant_layers(4, b)))
+
+
+def test_a_file_of_floats_and_integers_is_refused(tmp_path: Path) -> None:
+    description, tensors = circulant_layers(2, 4)
+    description["weights"]["wide1.w"] = {"numeric": "float"}
+    tensors = {n: t for n, t in tensors.items() if n.startswith("wide0")}
+    tensors["wide1.w"] = np.ones((4, 4), np.float32)
+    with pytest.raises(UserError, match=r"of 'small' are integers and some floats: wide1\.w"):
         load_model(write(tmp_path, description, tensors))
 
 

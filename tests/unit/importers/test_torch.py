@@ -186,6 +186,15 @@ def test_checkpoints_that_are_no_state_dict(tmp_path: Path, content: Any, messag
         load_model(tmp_path / "net.pth")
 
 
+def test_a_checkpoint_that_repeats_a_number_is_refused(tmp_path: Path) -> None:
+    """A single stored number that stands for 4·10¹⁰ of them."""
+    state = {"weight_hh_l0": torch.zeros(1).expand(400_000, 100_000)}
+    torch.save(state, tmp_path / "net.pt")
+    assert (tmp_path / "net.pt").stat().st_size < 10_000
+    with pytest.raises(UserError, match="mean 40000000000 numbers; expected at most"):
+        load_model(tmp_path / "net.pt")
+
+
 def test_a_truncated_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "net.pt"
     torch.save(nn.GRU(5, 7).state_dict(), path)

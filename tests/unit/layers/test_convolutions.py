@@ -17,7 +17,7 @@ from modelflex.core.fixed import FX_ONE
 from modelflex.core.model import Layer, Model, check_model
 from modelflex.core.program import build_program
 from modelflex.core.recipe import recipe_from_json
-from modelflex.core.weight import float_weight
+from modelflex.core.weight import Chain, float_weight
 from modelflex.core.windows import MAX_TAPS, pointwise
 from modelflex.errors import UserError
 from modelflex.execute.gradients import backpropagate
@@ -195,6 +195,30 @@ def test_thresholds_of_another_number_are_refused() -> None:
     fewer = replace(weight, link=replace(weight.link, thresholds=weight.link.thresholds[1:]))
     with pytest.raises(UserError, match="has 179 thresholds; expected 180"):
         build_program(made.with_weights({"conv.w": fewer}))
+
+
+def test_what_a_network_means_is_counted_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel, what each of its inputs is at each position, the results of the product and of the
+    layer, and the images that are kept.
+    """
+    model = conv2d(IMAGE)
+    columns, positions = 3 * 2 * 3 * 2, 3 * 5
+    count = 4 * columns + columns * positions + 2 * 4 * positions + 2 * 60
+    monkeypatch.setattr("modelflex.core.program.MAX_NUMBERS", count)
+    build_program(model)
+    monkeypatch.setattr("modelflex.core.program.MAX_NUMBERS", count - 1)
+    with pytest.raises(UserError, match=f"means {count} numbers up to its layer 'conv'; expected"):
+        build_program(model)
+
+
+def test_a_product_of_too_many_results_is_refused() -> None:
+    """Few numbers are stored of a thin chain, but its middle has 2¹² + 1 channels of 2¹² pixels."""
+    pixels = 1 << 12
+    sizes = dict.fromkeys(IMAGE, 1) | {"padding_height": 0, "padding_width": 0, "height": pixels}
+    thin = [float_weight(np.ones(shape), None, 1) for shape in ((pixels + 1, 1), (1, pixels + 1))]
+    made = conv2d(sizes).with_weights({"conv.w": Chain(tuple(thin))})
+    with pytest.raises(UserError, match=r"'conv\.w/0' has 4097 results at 4096 positions"):
+        build_program(made)
 
 
 def test_the_kernel_is_fetched_once_a_step() -> None:

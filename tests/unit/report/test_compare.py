@@ -20,6 +20,7 @@ from modelflex.report.compare import (
     best_table,
     comparison_text,
     render_comparison,
+    rows_table,
     write_comparison,
 )
 from modelflex.report.compare_plot import FLOOR, costs_figure
@@ -164,6 +165,16 @@ def test_the_best_stand_below_the_uncompressed_and_the_fewest_bytes_first(
     assert {len(line) for line in table.rows} == {len(table.columns)}
 
 
+def test_of_all_recipes_the_degraded_stand_last_and_the_fewest_bytes_first(
+    found: Comparison,
+) -> None:
+    table = rows_table(found)
+    column = {name: [line[i] for line in table.rows] for i, name in enumerate(table.columns)}
+    assert [c.text for c in column["#"]] == ["2", "1", "0", "3", "4"]
+    assert [c.sort for c in column["Fetched a step"]] == [300e3 / n for n in (64, 20, 16, 15, 640)]
+    assert [c.text for c in column["Data"]] == ["fitted"] * 3 + ["none", "fitted"]
+
+
 def test_factors_of_steps_are_against_the_step_before(found: Comparison) -> None:
     table = step_table(found.steps["hybrid: units"], "KL")
     assert table.columns == ("Step", "Fetched a step", "Stored", "MACs a step", "KL")
@@ -231,6 +242,21 @@ def test_panels_do_not_overlap(found: Comparison) -> None:
         assert len(domains) == count
         assert ends == sorted(ends)
         assert 0 <= ends[0] <= ends[-1] <= 1
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "perplexity"])
+def test_ticks_of_logarithmic_axes_are_written_in_full(found: Comparison, metric: str) -> None:
+    """plotly writes a lone 2 or 5 between powers of ten where no format is given."""
+    direction = "max" if metric == "accuracy" else "min"
+    panels = costs_figure(replace(found, metric=metric, direction=direction))["layout"]
+    formats = {
+        key: panel["tickformat"]
+        for key, panel in panels.items()
+        if "axis" in key and panel["type"] == "log"
+    }
+    assert {formats[key] for key in formats if key.startswith("x")} == {"~s"}
+    assert {formats[key] for key in formats if key.startswith("y")} == {"~g"}
+    assert len(formats) == 6 + (3 if metric == "accuracy" else 6)
 
 
 @pytest.mark.parametrize(("direction", "edge"), [("max", 0.98 * 0.99), ("min", 0.98 / 0.99)])

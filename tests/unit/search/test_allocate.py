@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -10,12 +13,15 @@ import numpy as np
 import pytest
 
 from modelflex.calibrate import calibrate
+from modelflex.compress import compress
+from modelflex.core.extension import Removal
 from modelflex.core.recipe import Activation, Choice, LayerRule, Recipe, Rule
 from modelflex.core.trial import Evaluation
 from modelflex.errors import UserError
 from modelflex.evaluate import make_task
-from modelflex.registry import ACTIVITIES, FORMATS, PLATFORMS, REMOVALS, STRUCTURES
+from modelflex.registry import ACTIVITIES, FORMATS, NONLINEARITIES, PLATFORMS, REMOVALS, STRUCTURES
 from modelflex.search.allocate import Allocation, Budget, allocate
+from modelflex.search.options import nonlinearities_of
 from modelflex.search.pricing import Pricer
 from modelflex.search.problem import Problem, evaluate_recipe, run_network
 from modelflex.testing.generators import random_model, random_sequences
@@ -150,6 +156,130 @@ def test_a_budget_that_nothing_meets_gives_the_nearest() -> None:
     made = found(Budget(BYTES, divergence=1e-9), evaluations=5)
     assert not made.within
     assert made.divergence == min(m.divergence for m in made.trace)
+
+
+# --- what fits -----------------------------------------------------------------------------------
+def circulant(block: int, bits: int = 4) -> Choice:
+    return replace(choice(bits), structure=STRUCTURES.get("circulant")(block=block))
+
+
+def test_what_does_not_fit_a_weight_is_not_offered_and_told() -> None:
+    """Blocks of 5 divide none of the weights' 64 and 16 rows: all else is as without them."""
+    problem, pricer = world()
+    budget, names = Budget(BYTES, limit=900.0), list(problem.model.weights)
+    plain, more = (
+        allocate(problem, pricer, dict.fromkeys(names, offered), budget, evaluations=9)
+        for offered in (OPTIONS[:4], (circulant(5), *OPTIONS[:4], circulant(5, 3)))
+    )
+    assert more.trace == plain.trace
+    assert plain.notes == ()
+    assert len(more.notes) == len(names)
+    for name, note in zip(names, more.notes, strict=True):
+        out, inputs = problem.model.weights[name].shape
+        assert note.startswith(f"{name} of {out}×{inputs}: 2 of 6 choices are not offered (")
+        assert f"a circulant block of 5 does not divide a weight of {out}×{inputs}" in note
+
+
+def possible(
+    candidates: Mapping[str, Sequence[Choice]], layer: str, removals: Sequence[Removal]
+) -> list[Recipe]:
+    """All recipes that compression does not refuse."""
+    problem, _ = world()
+    made = []
+    for removal in (None, *removals):
+        layers = () if removal is None else (LayerRule(layer, removal),)
+        for chosen in itertools.product(*candidates.values()):
+            rules = tuple(Rule(n, c) for n, c in zip(candidates, chosen, strict=True))
+            recipe = Recipe(rules, layers=layers)
+            with contextlib.suppress(UserError):
+                compress(problem.model, recipe, problem.stats)
+                made.append(recipe)
+    return made
+
+
+def test_what_fits_some_layer_sizes_is_offered_in_those() -> None:
+    """Of 16 units blocks of 16 divide W_h (64×16), of 12 kept ones those of 12, of 8 those of 8 do."""
+    problem, pricer = world()
+    removals = [REMOVALS.get("obs")(units) for units in (12, 8)]
+    candidates = dict.fromkeys(problem.model.weights, (choice(4), choice(2)))
+    candidates["layer0.w_h"] = (circulant(16), circulant(12), circulant(8), circulant(5))
+    allowed = possible(candidates, "layer0", removals)
+    assert len(allowed) == 4 * (2 + 1 + 1)
+    truth = [measured(recipe) for recipe in allowed]
+    for limit in sorted(t[1] for t in truth)[2::4]:
+        made = allocate(
+            problem, pricer, candidates, Budget(BYTES, limit=limit),
+            removals={"layer0": removals}, evaluations=24,
+        )  # fmt: skip
+        whole = {m.recipe.key for m in made.trace if m.kind == "whole"}
+        assert whole <= {recipe.key for recipe in allowed}
+        assert made.within
+        assert made.divergence <= 1.3 * min(t[0] for t in truth if t[1] <= limit)
+    told = [note for note in made.notes if "layer0.w_h of 48×12: 1 of 4" in note]
+    assert [note.split("block of ")[1].split()[0] for note in told] == ["16", "8", "5"]
+
+
+def test_layer_sizes_that_leave_a_weight_without_a_choice_are_left_out() -> None:
+    problem, pricer = world()
+    candidates = {"layer0.w_h": (circulant(8), circulant(16))}
+    removals = {"layer0": [REMOVALS.get("obs")(units) for units in (12, 8)]}
+    budget = Budget(BYTES, divergence=5.0)
+    made = allocate(problem, pricer, candidates, budget, removals=removals, evaluations=20)
+    kept = {m.recipe.layers for m in made.trace if m.kind == "whole"}
+    assert {rule.removal.units for rules in kept for rule in rules if rule.removal} == {8}
+    assert "layer sizes that leave layer0.w_h of 48×12 are not offered" in made.notes
+    with pytest.raises(UserError, match=r"no choice that is given for 'head.w' fits it \(a circ"):
+        allocate(problem, pricer, {"head.w": (circulant(5),)}, budget, removals=removals)
+    apart = {"layer0.w_h": (circulant(16),), "head.w": (n_m(3),)}
+    one = {"layer0": removals["layer0"][:1]}
+    with pytest.raises(UserError, match="every combination of layer sizes has a weight"):
+        allocate(problem, pricer, apart, budget, removals=one)
+
+
+def n_m(m: int) -> Choice:
+    return replace(choice(4), structure=STRUCTURES.get("n_m")(n=1, m=m))
+
+
+# --- nonlinearities ------------------------------------------------------------------------------
+def spaces(*nonlinearities: Any) -> list[Recipe]:
+    """A recipe for each: 4 bits, that nonlinearity in the recurrent layer and `hard` in the others."""
+    hard = LayerRule("*", nonlinearity=NONLINEARITIES.get("hard")())
+    rule = Rule("*", choice(4))
+    return [
+        Recipe((rule,), layers=(LayerRule("layer0", nonlinearity=given), hard))
+        for given in nonlinearities
+    ]
+
+
+def test_a_nonlinearity_of_the_whole_space_is_kept() -> None:
+    problem, pricer = world()
+    hard, pwl = NONLINEARITIES.get("hard")(), NONLINEARITIES.get("pwl")(segments=8)
+    kept, notes = nonlinearities_of(problem.model, spaces(pwl, pwl))
+    assert (kept, notes) == ({"layer0": pwl, "head": hard}, ())
+    made = allocate(
+        problem, pricer, dict.fromkeys(problem.model.weights, OPTIONS[:3]), Budget(BYTES, limit=700.0),
+        removals={"layer0": [REMOVALS.get("obs")(8)]}, nonlinearities=kept, evaluations=9,
+    )  # fmt: skip
+    sizes = set()
+    for recipe in (m.recipe for m in made.trace):
+        _, rule = recipe.layer_choice("layer0")
+        assert rule is not None
+        assert rule.nonlinearity == pwl
+        assert recipe.layer_choice("head")[1] == LayerRule("head", None, hard)
+        sizes.add(rule.removal is None)
+    assert sizes == {True, False}
+    assert made.evaluation.quality == evaluate_recipe(problem, made.recipe).quality
+
+
+def test_nonlinearities_that_differ_are_exact_and_told() -> None:
+    problem, pricer = world()
+    hard, pwl = NONLINEARITIES.get("hard")(), NONLINEARITIES.get("pwl")(segments=8)
+    kept, (note,) = nonlinearities_of(problem.model, spaces(pwl, None, hard, pwl))
+    assert kept == {"head": hard}
+    assert "several nonlinearities (pwl, none, hard) for layer0: none is chosen" in note
+    budget, candidates = Budget(BYTES, limit=900.0), {"head.w": OPTIONS}
+    with pytest.raises(UserError, match="a nonlinearity is given for the layer 'tail'"):
+        allocate(problem, pricer, candidates, budget, nonlinearities={"tail": hard})
 
 
 def test_mistakes_are_told() -> None:
