@@ -10,6 +10,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 EXAMPLE := examples/japanese_vowels
 NATIVE_FLAGS := -std=c99 -pedantic -Wall -Wextra -Wconversion -Werror -O1 -g
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+# The fast kernels of this CPU, compiled with the flags of its instruction sets.
+FAST := $(shell grep -sqw avx2 /proc/cpuinfo && echo -mavx2 -mfma -DMODELFLEX_AVX2)
 BUILD_INPUTS := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*.c csrc/*.h csrc/*.cpp)
 
 .PHONY: demo test lint native-test models peers clean
@@ -31,7 +33,7 @@ native-test:
 	@if command -v $(CC) >/dev/null; then \
 	    set -e; mkdir -p build/native-test; \
 	    for test in $(basename $(notdir $(wildcard tests/native/test_*.c))); do \
-	        $(CC) $(NATIVE_FLAGS) $(SANITIZERS) -Icsrc csrc/*.c tests/native/$$test.c \
+	        $(CC) $(NATIVE_FLAGS) $(FAST) $(SANITIZERS) -Icsrc csrc/*.c tests/native/$$test.c \
 	            -lm -o build/native-test/$$test; \
 	        build/native-test/$$test; \
 	    done; \

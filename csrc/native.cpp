@@ -163,5 +163,6 @@ NB_MODULE(_native, m) {
           "theta"_a.noconvert(), "overshoot"_a, "bits"_a, "delta"_a.noconvert(),
           "mask"_a.noconvert(), "sent"_a.noconvert());
     bind_matrix(m);
+    bind_packed(m);
     m.def("read_loop", &read_loop, "words"_a.noconvert(), "passes"_a);
 }

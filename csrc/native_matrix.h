@@ -17,5 +17,6 @@ struct NativeMatrix {
 NativeMatrix as_native_matrix(nanobind::handle stored);
 
 void bind_matrix(nanobind::module_ &m);
+void bind_packed(nanobind::module_ &m);
 
 #endif

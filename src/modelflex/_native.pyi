@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 Int32 = npt.NDArray[np.int32]
 Int16 = npt.NDArray[np.int16]
+Float32 = npt.NDArray[np.float32]
 Total = Int32 | npt.NDArray[np.int64]
 Accumulator = Int32 | npt.NDArray[np.int64] | npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
@@ -90,3 +91,31 @@ def matrix_accumulate(
 
 def read_loop(words: npt.NDArray[np.uint64], passes: int) -> int:
     """Read all words so many times: the sum of all passes, modulo 2⁶⁴. Its time is a roofline."""
+
+def packed_linear(matrix: object, x_bits: int, x: Int16, bias: Int32 | None, out: Int32) -> bool:
+    """out [steps, out] = bias + A·x, x [steps, in], by the fast kernels; the weights of a
+    `StoredMatrix` are packed for it. False, and nothing done, where there are none for this pair.
+    """
+
+def packed_accumulate(
+    matrix: object,
+    x_bits: int,
+    delta: Int32,
+    mask: npt.NDArray[np.uint8],
+    mask_block: int,
+    total: Int32,
+) -> bool:
+    """total += A·delta, as `matrix_accumulate`, by the fast kernels; see `packed_linear`."""
+
+def packed_linear_f32(w: Float32, x: Float32, bias: Float32 | None, out: Float32) -> None:
+    """out [steps, out] = bias + W·x, x [steps, in], to rounding."""
+
+def isa() -> str:
+    """The instruction set whose kernels are used: avx512vnni, avx2, neon or portable."""
+
+def limit_isa(name: str | None) -> None:
+    """Use this instruction set for what is packed from now on; None: the best of this CPU.
+
+    Raises:
+        ValueError: this CPU or this build has not got it.
+    """
