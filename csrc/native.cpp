@@ -1,29 +1,19 @@
 // modelflex._native: the C99 kernels for NumPy arrays. Checks types, layouts and sizes, releases
 // the interpreter's lock, and calls; results go to `out` arrays of the caller.
 #include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-
-#include <stdexcept>
 
 #include "elementwise.h"
 #include "fixed_point.h"
+#include "native_arrays.h"
 #include "native_matrix.h"
+#include "native_plan.h"
 #include "piecewise.h"
 #include "read_loop.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
-template <typename T>
-using Array = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
-
 namespace {
-
-void require(bool condition, const char *message) {
-    if (!condition) {
-        throw std::invalid_argument(message);
-    }
-}
 
 template <typename A, typename B>
 void require_same_shape(const A &a, const B &b, const char *message) {
@@ -165,4 +155,6 @@ NB_MODULE(_native, m) {
     bind_matrix(m);
     bind_packed(m);
     m.def("read_loop", &read_loop, "words"_a.noconvert(), "passes"_a);
+    bind_plan(m);
+    bind_runtime(m);
 }

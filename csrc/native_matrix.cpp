@@ -1,32 +1,22 @@
 // The reference products of stored matrices for Python: what tests compare with exact integers.
 #include "native_matrix.h"
 
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
 #include <algorithm>
 #include <array>
 #include <optional>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "matrix_tiles.h"
+#include "native_arrays.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
-template <typename T>
-using Array = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
-
 namespace {
-
-void require(bool condition, const char *message) {
-    if (!condition) {
-        throw std::invalid_argument(message);
-    }
-}
 
 template <typename T>
 T field(nb::handle stored, const char *name) {

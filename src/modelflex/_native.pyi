@@ -119,3 +119,86 @@ def limit_isa(name: str | None) -> None:
     Raises:
         ValueError: this CPU or this build has not got it.
     """
+
+class Weights:
+    """What a program multiplies, packed once for this CPU; every array is copied or held."""
+
+    def add_codes(
+        self,
+        matrix: object,
+        x_bits: int,
+        accumulator_bits: int,
+        bias: Int32 | npt.NDArray[np.int64] | None,
+        taps: Int32 | None,
+        map: int,
+        unit: int,
+    ) -> None:
+        """Add a StoredMatrix. `taps` [positions, inputs] point into a map of `map` elements; `unit`
+        inputs share a fetch unit (for the counters).
+        """
+
+    def add_floats(
+        self,
+        matrix: npt.NDArray[np.float32],
+        bias: npt.NDArray[np.float32] | None,
+        taps: Int32 | None,
+        map: int,
+        unit: int,
+    ) -> None:
+        """Add a matrix [out, inputs] of floats."""
+
+class Plan:
+    """Calls of kernels on one block of memory: the state, then the scratch.
+
+    Operands are (byte offset, bytes to the next row, elements). ValueError for whatever would leave
+    the memory or contradicts another operand.
+    """
+
+    def __init__(
+        self, weights: Weights, integer: bool, rows: int, state_bytes: int, scratch_bytes: int
+    ) -> None: ...
+    def begin_stage(self, once: bool) -> None: ...
+    def add_call(
+        self,
+        kernel: int,
+        site: int,
+        inputs: list[tuple[int, int, int]],
+        outputs: list[tuple[int, int, int]],
+        attrs: dict[str, object],
+        ahead: bool,
+    ) -> None: ...
+    def add_slot(
+        self, place: tuple[int, int, int], item_bytes: int, init: bytes | None
+    ) -> None: ...
+    def finish(self, x: tuple[int, int, int], y: tuple[int, int, int]) -> None: ...
+
+class Stream:
+    """The memory of one stream; see `modelflex.execute.native.Runtime`."""
+
+    def __init__(self, step: Plan, chunk: Plan) -> None: ...
+    def step(
+        self, x: npt.NDArray[np.floating], out: npt.NDArray[np.floating] | None = None
+    ) -> npt.NDArray[np.floating]: ...
+    def run(
+        self, x: npt.NDArray[np.floating], out: npt.NDArray[np.floating] | None = None
+    ) -> npt.NDArray[np.floating]: ...
+    def reset(self) -> None: ...
+    def get_state(self) -> bytes: ...
+    def set_state(self, state: bytes) -> None: ...
+
+def run_batch(
+    plan: Plan,
+    x: npt.NDArray[np.float32],
+    order: npt.NDArray[np.int64],
+    starts: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
+    threads: int,
+    outputs: npt.NDArray[np.float64],
+    states: list[npt.NDArray[np.uint8]],
+    counts: npt.NDArray[np.uint64],
+) -> None:
+    """Run sequences from reset, `order` by falling length, as many together as the plan has rows.
+
+    outputs: [steps or sequences, K]; states: of every carried value [sequences, bytes]; counts [sites, 3]
+    (runs, units, active) are added to.
+    """

@@ -298,8 +298,8 @@ class _StageMaker:
             self._call("linear_f32", inputs, (out,), site, **op.attrs)
         elif op.kind == "quantize":
             encode = product.encode
-            mu, bits = int(encode.mantissa[0]), product.link.bits
-            self._call("quantize", inputs, (out,), site, mu=mu, shift=encode.shift, bits=bits)
+            one, bits = int(encode.mantissa[0]), product.link.bits
+            self._call("quantize", inputs, (out,), site, mu=one, shift=encode.shift, bits=bits)
         elif op.kind == "rescale":
             made = product.rescale
             mu = made.mantissa.astype(np.int32)

@@ -8,6 +8,7 @@ from modelflex.pipeline.exporting import export_model, validate_export
 from modelflex.pipeline.jobs import (
     Tell,
     analyze_model,
+    compile_model,
     retarget,
     run,
     say_if_slow,
@@ -34,6 +35,7 @@ __all__ = [
     "allocate_config",
     "analyze_model",
     "compare",
+    "compile_model",
     "export_model",
     "find_platform",
     "price_model",

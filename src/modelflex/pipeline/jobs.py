@@ -15,10 +15,11 @@ from modelflex.calibrate import ALL, calibrate
 from modelflex.core.data import Draw
 from modelflex.core.fixed import Array
 from modelflex.core.model import Model
-from modelflex.core.program import check_symbols_read
+from modelflex.core.program import build_program, check_symbols_read
 from modelflex.errors import UserError
 from modelflex.evaluate import Metric
 from modelflex.execute.kernels import HAVE_NATIVE, NATIVE_ERROR
+from modelflex.execute.native import Runtime
 from modelflex.importers.data import load_sequences
 from modelflex.importers.models import load_model
 from modelflex.pipeline.conclude import conclude
@@ -248,6 +249,18 @@ def run(model: Any, sequences: Any) -> Array:
         data = load_sequences(sequences, "sequences")
         check_symbols_read(data.x, loaded, "sequences")
         return run_network(loaded, data)[0]
+
+
+def compile_model(model: Any) -> Runtime:
+    """A network ready to run step by step in compiled code; see `Runtime`.
+
+    Args:
+        model: a `Model`, or anything that `modelflex.load` reads, such as the folder of an artefact.
+
+    Raises:
+        UserError: anything wrong with the model, or the native kernels were not built.
+    """
+    return Runtime(build_program(model if isinstance(model, Model) else load_model(model)))
 
 
 def analyze_model(path: Path, data: Path | None) -> dict[str, Any]:

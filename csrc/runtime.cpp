@@ -1,0 +1,415 @@
+// Running of plans: streams that are stepped, and batches of sequences over threads.
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <thread>
+
+#include "native_plan.h"
+#include "packed.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+// Work of which the interpreter's lock is released; below it the release costs more than it gives.
+constexpr uint64_t kLongMacs = 1 << 16;
+
+char native_order() {
+    const uint16_t one = 1;
+    uint8_t first;
+    std::memcpy(&first, &one, 1);
+    return first ? '<' : '>';
+}
+
+// A C-contiguous array of native float32 or float64 that the caller passed.
+class Reals {
+  public:
+    Reals(PyObject *object, const char *name, int flags) {
+        if (PyObject_GetBuffer(object, &view_, flags | PyBUF_FORMAT | PyBUF_C_CONTIGUOUS)) {
+            PyErr_Clear();
+            fail(name, "is no C-contiguous array that can be used in place");
+        }
+        const char *format = view_.format ? view_.format : "B";
+        format += *format == '@' || *format == '=' || *format == native_order();
+        wide_ = *format == 'd';
+        if ((*format != 'f' && !wide_) || format[1]) {
+            const std::string found = view_.format ? view_.format : "bytes";
+            PyBuffer_Release(&view_);
+            fail(name, "has the type '" + found + "'");
+        }
+    }
+    ~Reals() { PyBuffer_Release(&view_); }
+    Reals(const Reals &) = delete;
+    Reals &operator=(const Reals &) = delete;
+
+    bool wide() const { return wide_; }
+    void *data() const { return view_.buf; }
+    int ndim() const { return view_.ndim; }
+    size_t shape(int axis) const { return static_cast<size_t>(view_.shape[axis]); }
+    std::string shape_text() const {
+        std::string text = "[";
+        for (int i = 0; i < view_.ndim; i++) {
+            text += (i ? ", " : "") + std::to_string(view_.shape[i]);
+        }
+        return text + "]";
+    }
+    bool is_finite(size_t n) const {
+        return wide_ ? mf_finite_f64(static_cast<const double *>(data()), n)
+                     : mf_finite_f32(static_cast<const float *>(data()), n);
+    }
+
+  private:
+    [[noreturn]] static void fail(const char *name, const std::string &found) {
+        throw std::invalid_argument(std::string(name) + " " + found +
+                                    "; expected a C-contiguous array of float32 or float64 in "
+                                    "this machine's byte order");
+    }
+    Py_buffer view_;
+    bool wide_ = false;
+};
+
+nb::object new_array(size_t rows, size_t columns, bool matrix, bool wide) {
+    static PyObject *empty = nullptr, *types[2] = {};
+    if (!empty) {
+        const nb::module_ numpy = nb::module_::import_("numpy");
+        types[0] = nb::object(numpy.attr("dtype")("float32")).release().ptr();
+        types[1] = nb::object(numpy.attr("dtype")("float64")).release().ptr();
+        empty = nb::object(numpy.attr("empty")).release().ptr();
+    }
+    const nb::object shape = matrix ? nb::object(nb::make_tuple(rows, columns))
+                                    : nb::object(nb::int_(columns));
+    PyObject *args[] = {shape.ptr(), types[wide]};
+    return nb::steal(PyObject_Vectorcall(empty, args, 2, nullptr));
+}
+
+void enter(const Plan &plan, uint8_t *to, const void *x, size_t n, bool wide) {
+    const auto *narrow_x = static_cast<const float *>(x);
+    const auto *wide_x = static_cast<const double *>(x);
+    if (plan.integer) {
+        auto *fx = reinterpret_cast<int32_t *>(to);
+        wide ? mf_enter_fx_f64(wide_x, n, fx) : mf_enter_fx_f32(narrow_x, n, fx);
+    } else if (wide) {
+        mf_enter_f32_f64(wide_x, n, reinterpret_cast<float *>(to));
+    } else {
+        std::memcpy(to, x, n * sizeof(float));
+    }
+}
+
+void leave(const Plan &plan, const uint8_t *from, void *y, size_t n, bool wide) {
+    auto *narrow_y = static_cast<float *>(y);
+    auto *wide_y = static_cast<double *>(y);
+    if (plan.integer) {
+        const auto *fx = reinterpret_cast<const int32_t *>(from);
+        wide ? mf_leave_fx_f64(fx, n, wide_y) : mf_leave_fx_f32(fx, n, narrow_y);
+    } else if (wide) {
+        mf_leave_f32_f64(reinterpret_cast<const float *>(from), n, wide_y);
+    } else {
+        std::memcpy(y, from, n * sizeof(float));
+    }
+}
+
+uint8_t *row_of(const mf_place &place, uint8_t *memory, size_t row) {
+    return memory + place.offset + row * place.stride;
+}
+
+// --- a stream --------------------------------------------------------------------------------------
+class Stream {
+  public:
+    Stream(std::shared_ptr<Plan> step, std::shared_ptr<Plan> chunk)
+        : step_(std::move(step)), chunk_(std::move(chunk)) {
+        require(step_ && chunk_ && step_->finished && chunk_->finished, "plans must be finished");
+        require(step_->rows == 1 && step_->state_bytes == chunk_->state_bytes &&
+                    step_->weights == chunk_->weights && step_->integer == chunk_->integer &&
+                    step_->x.size == chunk_->x.size && step_->y.size == chunk_->y.size,
+                "both plans must be of one program");
+        memory_ = Memory(std::max(step_->memory_bytes, chunk_->memory_bytes));
+        scratch_ = Memory(step_->weights->scratch_bytes());
+        reset();
+    }
+
+    nb::object step(nb::handle given, nb::handle given_out) {
+        const Plan &plan = *step_;
+        const Reals x(given.ptr(), "x", PyBUF_SIMPLE);
+        if (x.ndim() != 1 || x.shape(0) != plan.x.size) {
+            wrong_shape("x", x, "[" + std::to_string(plan.x.size) + "]");
+        }
+        check_finite(x, plan.x.size);
+        nb::object result = given_out.is_none() ? new_array(0, plan.y.size, false, x.wide())
+                                                : nb::borrow(given_out);
+        const Reals out(result.ptr(), "out", PyBUF_WRITABLE);
+        if (out.ndim() != 1 || out.shape(0) != plan.y.size || out.wide() != x.wide()) {
+            wrong_shape("out", out, "[" + std::to_string(plan.y.size) + "] of the type of x");
+        }
+        const Busy busy(busy_);
+        if (plan.macs >= kLongMacs) {
+            nb::gil_scoped_release unlocked;
+            advance(x, out);
+        } else {
+            advance(x, out);
+        }
+        return result;
+    }
+
+    nb::object run(nb::handle given, nb::handle given_out) {
+        const Plan &plan = *chunk_;
+        const Reals x(given.ptr(), "x", PyBUF_SIMPLE);
+        if (x.ndim() != 2 || x.shape(1) != plan.x.size || !x.shape(0)) {
+            wrong_shape("x", x, "[T, " + std::to_string(plan.x.size) + "], T of at least 1");
+        }
+        const size_t steps = x.shape(0);
+        check_finite(x, steps * plan.x.size);
+        nb::object result = given_out.is_none()
+                                ? new_array(steps, plan.y.size, plan.per_step, x.wide())
+                                : nb::borrow(given_out);
+        const Reals out(result.ptr(), "out", PyBUF_WRITABLE);
+        const int axes = plan.per_step ? 2 : 1;
+        if (out.ndim() != axes || out.shape(axes - 1) != plan.y.size || out.wide() != x.wide() ||
+            (plan.per_step && out.shape(0) != steps)) {
+            wrong_shape("out", out,
+                        std::string(plan.per_step ? "[T, " : "[") + std::to_string(plan.y.size) +
+                            "] of the type of x");
+        }
+        const Busy busy(busy_);
+        nb::gil_scoped_release unlocked;
+        run_chunks(x, out, steps);
+        return result;
+    }
+
+    void reset() {
+        const Busy busy(busy_);
+        for (const mf_stage &stage : step_->stages) {
+            mf_reset_stage(&stage, memory_.data(), 0, 1);
+        }
+    }
+
+    nb::bytes state() {
+        const Busy busy(busy_);
+        return nb::bytes(memory_.data(), step_->state_bytes);
+    }
+
+    void set_state(const nb::bytes &given) {
+        require(given.size() == step_->state_bytes, "the state has another size");
+        const Busy busy(busy_);
+        std::memcpy(memory_.data(), given.data(), given.size());
+    }
+
+  private:
+    // One caller at a time: another thread would mix two sequences.
+    class Busy {
+      public:
+        explicit Busy(std::atomic_flag &flag) : flag_(flag) {
+            if (flag_.test_and_set(std::memory_order_acquire)) {
+                throw std::runtime_error(
+                    "this stream is running in another thread; expected one stream for each "
+                    "thread: stream() makes another with the same weights");
+            }
+        }
+        ~Busy() { flag_.clear(std::memory_order_release); }
+
+      private:
+        std::atomic_flag &flag_;
+    };
+
+    [[noreturn]] static void wrong_shape(const char *name, const Reals &found,
+                                         const std::string &expected) {
+        throw std::invalid_argument(std::string(name) + " is " + found.shape_text() + " of " +
+                                    (found.wide() ? "float64" : "float32") + "; expected " +
+                                    expected);
+    }
+
+    static void check_finite(const Reals &x, size_t n) {
+        if (!x.is_finite(n)) {
+            throw std::invalid_argument("x holds NaN or infinity; expected finite numbers");
+        }
+    }
+
+    void advance(const Reals &x, const Reals &out) {
+        const Plan &plan = *step_;
+        const mf_run run = {memory_.data(), scratch_.data(), nullptr};
+        enter(plan, row_of(plan.x.place, run.memory, 0), x.data(), plan.x.size, x.wide());
+        for (const mf_stage &stage : plan.stages) {
+            mf_run_stage(&stage, run, 0, 1);
+        }
+        leave(plan, row_of(plan.y.place, run.memory, 0), out.data(), plan.y.size, out.wide());
+    }
+
+    void run_chunks(const Reals &x, const Reals &out, size_t steps) {
+        const Plan &plan = *chunk_;
+        const mf_run run = {memory_.data(), scratch_.data(), nullptr};
+        const size_t item = x.wide() ? sizeof(double) : sizeof(float);
+        const auto *from = static_cast<const uint8_t *>(x.data());
+        auto *to = static_cast<uint8_t *>(out.data());
+        for (size_t t = 0; t < steps; t += plan.rows) {
+            const size_t rows = std::min<size_t>(plan.rows, steps - t);
+            for (size_t i = 0; i < rows; i++, from += plan.x.size * item) {
+                enter(plan, row_of(plan.x.place, run.memory, i), from, plan.x.size, x.wide());
+            }
+            for (const mf_stage &stage : plan.stages) {
+                if (!stage.once) {
+                    mf_run_stage(&stage, run, 0, rows);
+                } else if (t + rows == steps) {
+                    mf_run_stage(&stage, run, rows - 1, 1);
+                }
+            }
+            for (size_t i = plan.per_step ? 0 : rows - 1; i < rows; i++) {
+                if (plan.per_step || t + rows == steps) {
+                    leave(plan, row_of(plan.y.place, run.memory, i), to, plan.y.size, x.wide());
+                    to += plan.y.size * item;
+                }
+            }
+        }
+    }
+
+    std::shared_ptr<Plan> step_, chunk_;
+    Memory memory_, scratch_;
+    std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
+};
+
+// --- batches ---------------------------------------------------------------------------------------
+// Sequences that start from reset, longest first, `plan.rows` of them stepped together.
+struct Batch {
+    const Plan &plan;
+    const float *x;
+    const int64_t *order, *starts, *lengths; // numbers of sequences, longest first; of the sequences
+    size_t count;
+    double *outputs;               // [steps or count, K]
+    std::vector<uint8_t *> states; // of every slot: [count, bytes]
+    std::atomic<size_t> next{0};
+
+    void work(mf_counts *counts) {
+        const Memory memory(plan.memory_bytes), scratch(plan.weights->scratch_bytes());
+        const mf_run run = {memory.data(), scratch.data(), counts};
+        for (size_t first; (first = next.fetch_add(plan.rows)) < count;) {
+            group(run, first, std::min<size_t>(plan.rows, count - first));
+        }
+    }
+
+    void group(mf_run run, size_t first, size_t lanes) const {
+        const int64_t *numbers = order + first;
+        for (const mf_stage &stage : plan.stages) {
+            mf_reset_stage(&stage, run.memory, 0, lanes);
+        }
+        size_t alive = lanes;
+        for (int64_t t = 0; alive; t++) {
+            for (size_t lane = 0; lane < alive; lane++) {
+                const size_t row = static_cast<size_t>(starts[numbers[lane]] + t);
+                enter(plan, row_of(plan.x.place, run.memory, lane), x + row * plan.x.size,
+                      plan.x.size, false);
+            }
+            size_t going = alive;
+            while (going && lengths[numbers[going - 1]] == t + 1) {
+                going--;
+            }
+            for (const mf_stage &stage : plan.stages) {
+                if (!stage.once) {
+                    mf_run_stage(&stage, run, 0, alive);
+                } else if (going < alive) {
+                    mf_run_stage(&stage, run, going, alive - going);
+                }
+            }
+            for (size_t lane = plan.per_step ? 0 : going; lane < alive; lane++) {
+                const int64_t number = numbers[lane];
+                const auto row = static_cast<size_t>(plan.per_step ? starts[number] + t : number);
+                leave(plan, row_of(plan.y.place, run.memory, lane), outputs + row * plan.y.size,
+                      plan.y.size, true);
+            }
+            alive = going;
+        }
+        for (size_t s = 0; s < plan.slots.size(); s++) {
+            const Plan::Slot &slot = plan.slots[s];
+            for (size_t lane = 0; lane < lanes; lane++) {
+                std::memcpy(states[s] + static_cast<size_t>(numbers[lane]) * slot.bytes,
+                            row_of(slot.place, run.memory, lane), slot.bytes);
+            }
+        }
+    }
+};
+
+void check_batch(const Batch &b, size_t steps) {
+    std::vector<bool> seen(b.count, false);
+    int64_t before = INT64_MAX;
+    for (size_t i = 0; i < b.count; i++) {
+        const int64_t number = b.order[i];
+        require(number >= 0 && static_cast<size_t>(number) < b.count && !seen[number],
+                "order must hold every sequence once");
+        seen[number] = true;
+        const int64_t start = b.starts[number], length = b.lengths[number];
+        require(length >= 1 && length <= before, "order must be of falling lengths");
+        require(start >= 0 && length <= static_cast<int64_t>(steps) &&
+                    start <= static_cast<int64_t>(steps) - length,
+                "a sequence lies beyond x");
+        before = length;
+    }
+}
+
+using Numbers = Array<const int64_t>;
+
+void run_batch(const std::shared_ptr<Plan> &plan, const Array<const float> &x, const Numbers &order,
+               const Numbers &starts, const Numbers &lengths, size_t threads,
+               const Array<double> &outputs, const nb::list &states,
+               const Array<uint64_t> &counts) {
+    require(plan && plan->finished, "plans must be finished");
+    require(x.ndim() == 2 && x.shape(1) == plan->x.size, "x must be [steps, inputs]");
+    const size_t steps = x.shape(0), count = order.size(), sites = plan->weights->count();
+    require(starts.size() == count && lengths.size() == count, "a start and a length a sequence");
+    require(outputs.ndim() == 2 && outputs.shape(1) == plan->y.size &&
+                outputs.shape(0) == (plan->per_step ? steps : count),
+            "outputs must be [steps or sequences, outputs]");
+    require(counts.ndim() == 2 && counts.shape(0) == sites && counts.shape(1) == 3,
+            "counts must be [sites, 3]");
+    require(states.size() == plan->slots.size(), "an array for each carried value");
+    require(threads >= 1 && threads <= 1024, "threads must be from 1 to 1024");
+    Batch batch{*plan, x.data(), order.data(), starts.data(), lengths.data(), count,
+                outputs.data(), {}};
+    for (size_t s = 0; s < plan->slots.size(); s++) {
+        const auto array = nb::cast<Array<uint8_t>>(states[s], false);
+        require(array.size() == count * plan->slots[s].bytes, "a state of another size");
+        batch.states.push_back(array.data());
+    }
+    check_batch(batch, steps);
+    require(mf_finite_f32(x.data(), x.size()), "x holds NaN or infinity; expected finite numbers");
+    threads = std::min(threads, (count + plan->rows - 1) / plan->rows);
+    std::vector<std::vector<mf_counts>> found(std::max<size_t>(threads, 1));
+    for (auto &own : found) {
+        own.resize(std::max<size_t>(sites, 1));
+    }
+    {
+        nb::gil_scoped_release unlocked;
+        std::vector<std::thread> others;
+        for (size_t i = 1; i < threads; i++) {
+            others.emplace_back([&batch, &found, i] { batch.work(found[i].data()); });
+        }
+        batch.work(found[0].data());
+        for (std::thread &other : others) {
+            other.join();
+        }
+    }
+    for (size_t site = 0; site < sites; site++) {
+        uint64_t *total = counts.data() + 3 * site;
+        for (const auto &own : found) {
+            total[0] += own[site].runs;
+            total[1] += own[site].units;
+            total[2] += own[site].active;
+        }
+    }
+}
+
+}  // namespace
+
+void bind_runtime(nb::module_ &m) {
+    nb::class_<Stream>(m, "Stream")
+        .def(nb::init<std::shared_ptr<Plan>, std::shared_ptr<Plan>>(), "step"_a, "chunk"_a)
+        .def("step", &Stream::step, "x"_a.none(), "out"_a = nb::none())
+        .def("run", &Stream::run, "x"_a.none(), "out"_a = nb::none())
+        .def("reset", &Stream::reset)
+        .def("get_state", &Stream::state)
+        .def("set_state", &Stream::set_state, "state"_a);
+    m.def("run_batch", &run_batch, "plan"_a, "x"_a.noconvert(), "order"_a.noconvert(),
+          "starts"_a.noconvert(), "lengths"_a.noconvert(), "threads"_a, "outputs"_a.noconvert(),
+          "states"_a, "counts"_a.noconvert());
+}
