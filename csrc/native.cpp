@@ -157,4 +157,5 @@ NB_MODULE(_native, m) {
     m.def("read_loop", &read_loop, "words"_a.noconvert(), "passes"_a);
     bind_plan(m);
     bind_runtime(m);
+    bind_batch(m);
 }

@@ -1,7 +1,6 @@
 // Fast products for Python: what tests compare with exact integers. Weights are packed at every call.
 #include "packed.h"
 
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
@@ -12,21 +11,13 @@
 #include <stdexcept>
 #include <string>
 
+#include "native_arrays.h"
 #include "native_matrix.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
-template <typename T>
-using Array = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
-
 namespace {
-
-void require(bool condition, const char *message) {
-    if (!condition) {
-        throw std::invalid_argument(message);
-    }
-}
 
 struct Free {
     void operator()(void *memory) const { std::free(memory); }

@@ -269,7 +269,8 @@ void Plan::check(const mf_call &c, const std::vector<Operand> &in,
     } else if (c.kernel == MF_DELTA_ENCODE) {
         const size_t wanted = blocks(size, c.block);
         sound = in[0].size == size && in[1].size == size && out[2].size == size &&
-                out[1].size == wanted && c.constant_count == wanted;
+                out[1].size == wanted && c.constant_count == wanted &&
+                size == weights->at(c.site).entering;
         for (size_t i = 0; i < c.constant_count; i++) {
             sound = sound && c.constants[i] >= 0;
         }
@@ -298,6 +299,11 @@ void Plan::add_call(int kernel, int site, const nb::list &inputs, const nb::list
         c.site = static_cast<uint32_t>(site);
         c.product = &weights->at(c.site).product;
         macs += static_cast<uint64_t>(c.product->out) * c.product->inputs * c.product->positions;
+    }
+    if (kernel == MF_DELTA_ENCODE) {
+        c.site = static_cast<uint32_t>(site);
+        require(site >= 0, "a product needs a site");
+        require(weights->at(c.site).bits, "only codes are sent");
     }
     read_attrs(c, attrs);
     bool joined = true;
@@ -353,13 +359,23 @@ void Plan::finish(nb::handle given_x, nb::handle given_y) {
     finished = true;
 }
 
+// Whether the calls of a site are in a stage that runs once a sequence.
+bool Plan::runs_once(size_t site) const {
+    return std::any_of(made_.begin(), made_.end(), [site](const Stage &stage) {
+        return stage.once &&
+               std::any_of(stage.calls.begin(), stage.calls.end(), [site](const mf_call &call) {
+                   return call.product && call.site == site;
+               });
+    });
+}
+
 void bind_plan(nb::module_ &m) {
     nb::class_<Weights>(m, "Weights")
         .def(nb::init<>())
         .def("add_codes", &Weights::add_codes, "matrix"_a, "x_bits"_a, "accumulator_bits"_a,
-             "bias"_a.none(), "taps"_a.none(), "map"_a, "unit"_a)
+             "bias"_a.none(), "taps"_a.none(), "entering"_a, "unit"_a)
         .def("add_floats", &Weights::add_floats, "matrix"_a.noconvert(), "bias"_a.none(),
-             "taps"_a.none(), "map"_a, "unit"_a);
+             "taps"_a.none(), "entering"_a, "unit"_a);
     nb::class_<Plan>(m, "Plan")
         .def(nb::init<std::shared_ptr<Weights>, bool, uint32_t, size_t, size_t>(), "weights"_a,
              "integer"_a, "rows"_a, "state_bytes"_a, "scratch_bytes"_a)

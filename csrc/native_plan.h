@@ -77,6 +77,8 @@ class Plan {
     void add_slot(nanobind::handle place, size_t item_bytes, nanobind::handle init);
     void finish(nanobind::handle x, nanobind::handle y);
 
+    bool runs_once(size_t site) const;
+
     std::shared_ptr<Weights> weights;
     bool integer, per_step = true, finished = false;
     uint32_t rows;
@@ -109,5 +111,6 @@ class Plan {
 
 void bind_plan(nanobind::module_ &m);
 void bind_runtime(nanobind::module_ &m);
+void bind_batch(nanobind::module_ &m);
 
 #endif

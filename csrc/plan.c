@@ -152,6 +152,18 @@ static void call_kernel(const mf_call *c, mf_run run, size_t first, size_t rows,
     }
 }
 
+static void trace_codes(const mf_call *c, mf_run run, size_t first, size_t rows) {
+    const int delta = c->kernel == MF_DELTA_ENCODE;
+    if (!delta && c->kernel != MF_LINEAR_I32 && c->kernel != MF_LINEAR_I64) {
+        return;
+    }
+    const mf_place from = delta ? c->out[2] : c->in[0];
+    for (size_t i = first; i < first + rows; i++) {
+        memcpy(run.trace->codes[c->site] + run.trace->rows[i] * c->in_size, place(run, from, i),
+               c->in_size * sizeof(int16_t));
+    }
+}
+
 void mf_reset_stage(const mf_stage *stage, uint8_t *memory, size_t first, size_t rows) {
     for (const mf_slot *s = stage->slots; s < stage->slots + stage->slot_count; s++) {
         for (size_t i = first; i < first + rows; i++) {
@@ -173,10 +185,16 @@ void mf_run_stage(const mf_stage *stage, mf_run run, size_t first, size_t rows) 
     }
     for (const mf_call *c = stage->calls; c < ahead_end; c++) {
         call_kernel(c, run, first, rows, e);
+        if (run.trace) {
+            trace_codes(c, run, first, rows);
+        }
     }
     for (size_t i = first; i < first + rows; i++) {
         for (const mf_call *c = ahead_end; c < end; c++) {
             call_kernel(c, run, i, 1, e);
+            if (run.trace) {
+                trace_codes(c, run, i, 1);
+            }
         }
     }
 }

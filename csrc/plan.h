@@ -68,7 +68,7 @@ typedef struct {
 
 typedef struct {
     mf_kernel kernel;
-    uint32_t site;            /* of the product */
+    uint32_t site;            /* of the product, also of delta_encode */
     uint32_t size;            /* elements of a row of the first output */
     uint32_t in_size;         /* elements of a row of the first input */
     int joined;               /* rows of all operands follow each other without gaps */
@@ -98,12 +98,20 @@ typedef struct {
     int once; /* runs after the last step from a reset state */
 } mf_stage;
 
+/* Where the codes that products see are kept (those sent, under delta): row i of the plan goes to row rows[i] of
+ * codes[site], [...][inputs] each. */
+typedef struct {
+    int16_t *const *codes;
+    const size_t *rows;
+} mf_trace;
+
 /* `scratch` has mf_product_scratch() bytes of the neediest product and is 64-byte aligned, as `memory` is; `counts` is
- * one entry a site, or NULL. */
+ * one entry a site, or NULL; `trace` may be NULL. */
 typedef struct {
     uint8_t *memory;
     uint8_t *scratch;
     mf_counts *counts;
+    const mf_trace *trace;
 } mf_run;
 
 size_t mf_product_scratch(const mf_product *p);

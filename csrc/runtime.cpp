@@ -1,15 +1,13 @@
-// Running of plans: streams that are stepped, and batches of sequences over threads.
+// Streams: plans that are stepped, or run on a whole sequence.
 #include <nanobind/stl/shared_ptr.h>
-#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <thread>
 
 #include "native_plan.h"
-#include "packed.h"
+#include "native_rows.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -85,36 +83,6 @@ nb::object new_array(size_t rows, size_t columns, bool matrix, bool wide) {
                                     : nb::object(nb::int_(columns));
     PyObject *args[] = {shape.ptr(), types[wide]};
     return nb::steal(PyObject_Vectorcall(empty, args, 2, nullptr));
-}
-
-void enter(const Plan &plan, uint8_t *to, const void *x, size_t n, bool wide) {
-    const auto *narrow_x = static_cast<const float *>(x);
-    const auto *wide_x = static_cast<const double *>(x);
-    if (plan.integer) {
-        auto *fx = reinterpret_cast<int32_t *>(to);
-        wide ? mf_enter_fx_f64(wide_x, n, fx) : mf_enter_fx_f32(narrow_x, n, fx);
-    } else if (wide) {
-        mf_enter_f32_f64(wide_x, n, reinterpret_cast<float *>(to));
-    } else {
-        std::memcpy(to, x, n * sizeof(float));
-    }
-}
-
-void leave(const Plan &plan, const uint8_t *from, void *y, size_t n, bool wide) {
-    auto *narrow_y = static_cast<float *>(y);
-    auto *wide_y = static_cast<double *>(y);
-    if (plan.integer) {
-        const auto *fx = reinterpret_cast<const int32_t *>(from);
-        wide ? mf_leave_fx_f64(fx, n, wide_y) : mf_leave_fx_f32(fx, n, narrow_y);
-    } else if (wide) {
-        mf_leave_f32_f64(reinterpret_cast<const float *>(from), n, wide_y);
-    } else {
-        std::memcpy(y, from, n * sizeof(float));
-    }
-}
-
-uint8_t *row_of(const mf_place &place, uint8_t *memory, size_t row) {
-    return memory + place.offset + row * place.stride;
 }
 
 // --- a stream --------------------------------------------------------------------------------------
@@ -230,7 +198,7 @@ class Stream {
 
     void advance(const Reals &x, const Reals &out) {
         const Plan &plan = *step_;
-        const mf_run run = {memory_.data(), scratch_.data(), nullptr};
+        const mf_run run = {memory_.data(), scratch_.data(), nullptr, nullptr};
         enter(plan, row_of(plan.x.place, run.memory, 0), x.data(), plan.x.size, x.wide());
         for (const mf_stage &stage : plan.stages) {
             mf_run_stage(&stage, run, 0, 1);
@@ -240,7 +208,7 @@ class Stream {
 
     void run_chunks(const Reals &x, const Reals &out, size_t steps) {
         const Plan &plan = *chunk_;
-        const mf_run run = {memory_.data(), scratch_.data(), nullptr};
+        const mf_run run = {memory_.data(), scratch_.data(), nullptr, nullptr};
         const size_t item = x.wide() ? sizeof(double) : sizeof(float);
         const auto *from = static_cast<const uint8_t *>(x.data());
         auto *to = static_cast<uint8_t *>(out.data());
@@ -270,135 +238,6 @@ class Stream {
     std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
 };
 
-// --- batches ---------------------------------------------------------------------------------------
-// Sequences that start from reset, longest first, `plan.rows` of them stepped together.
-struct Batch {
-    const Plan &plan;
-    const float *x;
-    const int64_t *order, *starts, *lengths; // numbers of sequences, longest first; of the sequences
-    size_t count;
-    double *outputs;               // [steps or count, K]
-    std::vector<uint8_t *> states; // of every slot: [count, bytes]
-    std::atomic<size_t> next{0};
-
-    void work(mf_counts *counts) {
-        const Memory memory(plan.memory_bytes), scratch(plan.weights->scratch_bytes());
-        const mf_run run = {memory.data(), scratch.data(), counts};
-        for (size_t first; (first = next.fetch_add(plan.rows)) < count;) {
-            group(run, first, std::min<size_t>(plan.rows, count - first));
-        }
-    }
-
-    void group(mf_run run, size_t first, size_t lanes) const {
-        const int64_t *numbers = order + first;
-        for (const mf_stage &stage : plan.stages) {
-            mf_reset_stage(&stage, run.memory, 0, lanes);
-        }
-        size_t alive = lanes;
-        for (int64_t t = 0; alive; t++) {
-            for (size_t lane = 0; lane < alive; lane++) {
-                const size_t row = static_cast<size_t>(starts[numbers[lane]] + t);
-                enter(plan, row_of(plan.x.place, run.memory, lane), x + row * plan.x.size,
-                      plan.x.size, false);
-            }
-            size_t going = alive;
-            while (going && lengths[numbers[going - 1]] == t + 1) {
-                going--;
-            }
-            for (const mf_stage &stage : plan.stages) {
-                if (!stage.once) {
-                    mf_run_stage(&stage, run, 0, alive);
-                } else if (going < alive) {
-                    mf_run_stage(&stage, run, going, alive - going);
-                }
-            }
-            for (size_t lane = plan.per_step ? 0 : going; lane < alive; lane++) {
-                const int64_t number = numbers[lane];
-                const auto row = static_cast<size_t>(plan.per_step ? starts[number] + t : number);
-                leave(plan, row_of(plan.y.place, run.memory, lane), outputs + row * plan.y.size,
-                      plan.y.size, true);
-            }
-            alive = going;
-        }
-        for (size_t s = 0; s < plan.slots.size(); s++) {
-            const Plan::Slot &slot = plan.slots[s];
-            for (size_t lane = 0; lane < lanes; lane++) {
-                std::memcpy(states[s] + static_cast<size_t>(numbers[lane]) * slot.bytes,
-                            row_of(slot.place, run.memory, lane), slot.bytes);
-            }
-        }
-    }
-};
-
-void check_batch(const Batch &b, size_t steps) {
-    std::vector<bool> seen(b.count, false);
-    int64_t before = INT64_MAX;
-    for (size_t i = 0; i < b.count; i++) {
-        const int64_t number = b.order[i];
-        require(number >= 0 && static_cast<size_t>(number) < b.count && !seen[number],
-                "order must hold every sequence once");
-        seen[number] = true;
-        const int64_t start = b.starts[number], length = b.lengths[number];
-        require(length >= 1 && length <= before, "order must be of falling lengths");
-        require(start >= 0 && length <= static_cast<int64_t>(steps) &&
-                    start <= static_cast<int64_t>(steps) - length,
-                "a sequence lies beyond x");
-        before = length;
-    }
-}
-
-using Numbers = Array<const int64_t>;
-
-void run_batch(const std::shared_ptr<Plan> &plan, const Array<const float> &x, const Numbers &order,
-               const Numbers &starts, const Numbers &lengths, size_t threads,
-               const Array<double> &outputs, const nb::list &states,
-               const Array<uint64_t> &counts) {
-    require(plan && plan->finished, "plans must be finished");
-    require(x.ndim() == 2 && x.shape(1) == plan->x.size, "x must be [steps, inputs]");
-    const size_t steps = x.shape(0), count = order.size(), sites = plan->weights->count();
-    require(starts.size() == count && lengths.size() == count, "a start and a length a sequence");
-    require(outputs.ndim() == 2 && outputs.shape(1) == plan->y.size &&
-                outputs.shape(0) == (plan->per_step ? steps : count),
-            "outputs must be [steps or sequences, outputs]");
-    require(counts.ndim() == 2 && counts.shape(0) == sites && counts.shape(1) == 3,
-            "counts must be [sites, 3]");
-    require(states.size() == plan->slots.size(), "an array for each carried value");
-    require(threads >= 1 && threads <= 1024, "threads must be from 1 to 1024");
-    Batch batch{*plan, x.data(), order.data(), starts.data(), lengths.data(), count,
-                outputs.data(), {}};
-    for (size_t s = 0; s < plan->slots.size(); s++) {
-        const auto array = nb::cast<Array<uint8_t>>(states[s], false);
-        require(array.size() == count * plan->slots[s].bytes, "a state of another size");
-        batch.states.push_back(array.data());
-    }
-    check_batch(batch, steps);
-    require(mf_finite_f32(x.data(), x.size()), "x holds NaN or infinity; expected finite numbers");
-    threads = std::min(threads, (count + plan->rows - 1) / plan->rows);
-    std::vector<std::vector<mf_counts>> found(std::max<size_t>(threads, 1));
-    for (auto &own : found) {
-        own.resize(std::max<size_t>(sites, 1));
-    }
-    {
-        nb::gil_scoped_release unlocked;
-        std::vector<std::thread> others;
-        for (size_t i = 1; i < threads; i++) {
-            others.emplace_back([&batch, &found, i] { batch.work(found[i].data()); });
-        }
-        batch.work(found[0].data());
-        for (std::thread &other : others) {
-            other.join();
-        }
-    }
-    for (size_t site = 0; site < sites; site++) {
-        uint64_t *total = counts.data() + 3 * site;
-        for (const auto &own : found) {
-            total[0] += own[site].runs;
-            total[1] += own[site].units;
-            total[2] += own[site].active;
-        }
-    }
-}
-
 }  // namespace
 
 void bind_runtime(nb::module_ &m) {
@@ -409,7 +248,4 @@ void bind_runtime(nb::module_ &m) {
         .def("reset", &Stream::reset)
         .def("get_state", &Stream::state)
         .def("set_state", &Stream::set_state, "state"_a);
-    m.def("run_batch", &run_batch, "plan"_a, "x"_a.noconvert(), "order"_a.noconvert(),
-          "starts"_a.noconvert(), "lengths"_a.noconvert(), "threads"_a, "outputs"_a.noconvert(),
-          "states"_a, "counts"_a.noconvert());
 }

@@ -130,10 +130,10 @@ class Weights:
         accumulator_bits: int,
         bias: Int32 | npt.NDArray[np.int64] | None,
         taps: Int32 | None,
-        map: int,
+        entering: int,
         unit: int,
     ) -> None:
-        """Add a StoredMatrix. `taps` [positions, inputs] point into a map of `map` elements; `unit`
+        """Add a StoredMatrix. `taps` [positions, inputs] point into a map of `entering` elements; `unit`
         inputs share a fetch unit (for the counters).
         """
 
@@ -142,7 +142,7 @@ class Weights:
         matrix: npt.NDArray[np.float32],
         bias: npt.NDArray[np.float32] | None,
         taps: Int32 | None,
-        map: int,
+        entering: int,
         unit: int,
     ) -> None:
         """Add a matrix [out, inputs] of floats."""
@@ -196,9 +196,11 @@ def run_batch(
     outputs: npt.NDArray[np.float64],
     states: list[npt.NDArray[np.uint8]],
     counts: npt.NDArray[np.uint64],
+    codes: list[Int16],
 ) -> None:
     """Run sequences from reset, `order` by falling length, as many together as the plan has rows.
 
     outputs: [steps or sequences, K]; states: of every carried value [sequences, bytes]; counts [sites, 3]
-    (runs, units, active) are added to.
+    (runs, units, active) are added to; codes: none, or what every site's product sees
+    [steps, or sequences where it runs once, inputs].
     """

@@ -239,11 +239,16 @@ class Runtime:
         return run_native(self._shared, sequences, threads)
 
 
-def run_native(program: Program | Shared, sequences: Sequences, threads: int = 1) -> Execution:
+def run_native(
+    program: Program | Shared, sequences: Sequences, threads: int = 1, *, capture: bool = False
+) -> Execution:
     """Outputs, counters and final state of a program on sequences, as the interpreter gives them.
 
     Sequences of about the same length are stepped together, in `threads` threads. Carried sums are
     integers in the state (the interpreter's are integers held as floats).
+
+    Args:
+        capture: keep what products see (integer programs only).
 
     Raises:
         UserError: the sequences do not have the features that the program reads, or outputs are not finite.
@@ -264,6 +269,7 @@ def run_native(program: Program | Shared, sequences: Sequences, threads: int = 1
         np.empty((sequences.count, s.view.size), plan.buffers[s.view.buffer].dtype) for s in slots
     ]
     counts = np.zeros((len(shared.sites), 3), np.uint64)
+    seen = _room_for_codes(shared, sequences) if capture else {}
     _native.run_batch(
         loaded,
         np.ascontiguousarray(sequences.x, np.float32),
@@ -274,6 +280,7 @@ def run_native(program: Program | Shared, sequences: Sequences, threads: int = 1
         outputs,
         [value.view(np.uint8) for value in held],
         counts,
+        list(seen.values()),
     )
     if not np.all(np.isfinite(outputs)):
         raise UserError(
@@ -284,10 +291,27 @@ def run_native(program: Program | Shared, sequences: Sequences, threads: int = 1
     values = iter(held)
     state = {s.name: {slot.name: next(values) for slot in s.state} for s in plan.stages}
     sites = {s: SiteCounts(*map(int, counts[n])) for s, n in shared.sites.items()}
-    return Execution(outputs, Profile(sequences.steps, sequences.count, sites), {}, state)
+    inputs = {site: _reals(codes, shared.program.products[site]) for site, codes in seen.items()}
+    return Execution(outputs, Profile(sequences.steps, sequences.count, sites), inputs, state)
 
 
-def execute(program: Program, sequences: Sequences) -> Execution:
+def _room_for_codes(shared: Shared, sequences: Sequences) -> dict[str, Array]:
+    """Site → int16 [steps, or sequences where it runs once, inputs], in the order of the sites."""
+    once = {c.site for stage in shared.plan.stages if stage.mode == "once" for c in stage.calls}
+    return {
+        site: np.empty(
+            (sequences.count if site in once else sequences.steps, product.inputs), np.int16
+        )
+        for site, product in shared.program.products.items()
+    }
+
+
+def _reals(codes: Array, product: Product) -> Array:
+    step = 1.0 if product.link is None else product.link.step
+    return codes.astype(np.float32) * np.float32(step)
+
+
+def execute(program: Program, sequences: Sequences, *, capture: bool = False) -> Execution:
     """Run a program with the fastest executor that gives the interpreter's bits: integers in compiled
     code, where it was built. Floats run in the interpreter, so that they hang on no instruction set.
 
@@ -295,8 +319,8 @@ def execute(program: Program, sequences: Sequences) -> Execution:
         UserError: see `Interpreter.run`.
     """
     if HAVE_NATIVE and program.numeric == "integer":
-        return run_native(program, sequences)
-    return Interpreter(program).run(sequences)
+        return run_native(program, sequences, capture=capture)
+    return Interpreter(program).run(sequences, capture=capture)
 
 
 def _same_names(what: str, wanted: Mapping[str, Any], given: Mapping[str, Any]) -> None:

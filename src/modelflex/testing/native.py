@@ -9,7 +9,7 @@ import numpy as np
 from modelflex.core.data import Sequences
 from modelflex.core.fixed import Array
 from modelflex.core.program import Program
-from modelflex.execute.interpret import Execution
+from modelflex.execute.interpret import Execution, Interpreter
 from modelflex.execute.kernels import HAVE_NATIVE
 from modelflex.execute.native import FLOAT_TOLERANCE, Runtime, run_native
 
@@ -24,7 +24,11 @@ def check_native(program: Program, data: Sequences, wanted: Execution) -> None:
         return
     same = _equal if program.numeric == "integer" else _close
     runtime = Runtime(program)
-    batch = run_native(program, data, threads=2)
+    capture = program.numeric == "integer"
+    batch = run_native(program, data, threads=2, capture=capture)
+    if capture:
+        for site, seen in Interpreter(program).run(data, capture=True).inputs.items():
+            _equal(batch.inputs[site], seen)
     same(batch.outputs, wanted.outputs)
     assert batch.profile == wanted.profile
     for stage, slots in wanted.state.items():
