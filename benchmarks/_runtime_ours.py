@@ -78,7 +78,7 @@ def contenders(case: Case) -> Iterator[Callable[[], Contender]]:
         yield lambda n=name, b=bits: _read_loop(case, n, b)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _calibrated(case: Case) -> tuple[Model, Stats]:
     t, gates = case.tensors, GATES[case.cell]
     layer = Layer("layer", case.cell, case.inputs, case.units)
