@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import metadata
 from typing import Any
 
 import numpy as np
 from _runtime_case import GATES, SEQUENCE_STEPS, Array, Case, Contender
 
 import modelflex
-from modelflex._native import read_loop
+from modelflex._native import isa, read_loop
 from modelflex.calibrate import calibrate
 from modelflex.compress import compress
 from modelflex.core.data import Sequences
@@ -61,10 +62,7 @@ VARIANTS = (
 
 
 def versions() -> dict[str, str]:
-    from modelflex import _native
-
-    isa = getattr(_native, "isa", None)
-    return {"modelflex_isa": isa()} if isa else {}
+    return {"modelflex": metadata.version("modelflex"), "modelflex_isa": isa()}
 
 
 def contenders(case: Case) -> Iterator[Callable[[], Contender]]:
