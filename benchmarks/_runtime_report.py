@@ -71,11 +71,13 @@ def table(rows: Rows, cell: str, mode: str, cold: bool = False) -> str:
         for column in columns.values():
             row = column.get(label)
             value = None if row is None else (row["cold"] if cold else row)["median_us"]
-            cells.append(
-                "–" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
-            )
+            cells.append("–" if value is None else _digits(value))
         lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _digits(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 def goals(figures: Rows) -> str:
@@ -142,7 +144,7 @@ def _panel(size: tuple[int, int], shown: list[tuple[str, Row]], left: int, top: 
         cold = place(row["cold"]["median_us"]) if "cold" in row else x
         if "cold" in row:
             parts.append(f'<circle cx="{cold:.1f}" cy="{y + 8}" r="3" fill="{INK}"/>')
-        parts.append(_text(max(x, cold) + 6, y + 11, f"{row['median_us']:.3g}", "start", MUTED))
+        parts.append(_text(max(x, cold) + 6, y + 11, _digits(row["median_us"]), "start", MUTED))
     return parts
 
 
