@@ -155,6 +155,7 @@ NB_MODULE(_native, m) {
     bind_matrix(m);
     bind_packed(m);
     m.def("read_loop", &read_loop, "words"_a.noconvert(), "passes"_a);
+    bind_weights(m);
     bind_plan(m);
     bind_runtime(m);
     bind_batch(m);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <system_error>
 #include <thread>
 
 #include "native_plan.h"
@@ -25,19 +26,27 @@ struct Batch {
     std::vector<int16_t *> codes;  // of every site: [steps, or sequences where it runs once; inputs]
     std::atomic<size_t> next{0};
 
-    void work(mf_counts *counts) {
-        const Memory memory(plan.memory_bytes), scratch(plan.weights->scratch_bytes());
-        const mf_run run = {memory.data(), scratch.data(), counts, nullptr};
-        Rows rows{std::vector<size_t>(plan.rows), std::vector<size_t>(plan.rows)};
-        for (size_t first; (first = next.fetch_add(plan.rows)) < count;) {
-            group(run, first, std::min<size_t>(plan.rows, count - first), rows);
-        }
-    }
-
     // Of every lane: the row of x, the number of the sequence.
     struct Rows {
         std::vector<size_t> step, once;
     };
+
+    // What a thread needs, made before it: a thread could not say that there is no memory.
+    struct Worker {
+        Worker(const Plan &plan, size_t sites)
+            : memory(plan.memory_bytes), scratch(plan.weights->scratch_bytes()), counts(sites),
+              rows{std::vector<size_t>(plan.rows), std::vector<size_t>(plan.rows)} {}
+        Memory memory, scratch;
+        std::vector<mf_counts> counts;
+        Rows rows;
+    };
+
+    void work(Worker &own) {
+        const mf_run run = {own.memory.data(), own.scratch.data(), own.counts.data(), nullptr};
+        for (size_t first; (first = next.fetch_add(plan.rows)) < count;) {
+            group(run, first, std::min<size_t>(plan.rows, count - first), own.rows);
+        }
+    }
 
     void group(mf_run run, size_t first, size_t lanes, Rows &rows) const {
         const int64_t *numbers = order + first;
@@ -136,27 +145,31 @@ void run_batch(const std::shared_ptr<Plan> &plan, const Array<const float> &x, c
     check_batch(batch, steps);
     require(mf_finite_f32(x.data(), x.size()), "x holds NaN or infinity; expected finite numbers");
     threads = std::min(threads, (count + plan->rows - 1) / plan->rows);
-    std::vector<std::vector<mf_counts>> found(std::max<size_t>(threads, 1));
-    for (auto &own : found) {
-        own.resize(std::max<size_t>(sites, 1));
+    std::vector<Batch::Worker> workers;
+    for (size_t i = 0; i < std::max<size_t>(threads, 1); i++) {
+        workers.emplace_back(*plan, std::max<size_t>(sites, 1));
     }
     {
         nb::gil_scoped_release unlocked;
         std::vector<std::thread> others;
-        for (size_t i = 1; i < threads; i++) {
-            others.emplace_back([&batch, &found, i] { batch.work(found[i].data()); });
+        others.reserve(workers.size());
+        try {
+            for (size_t i = 1; i < workers.size(); i++) {
+                others.emplace_back([&batch, &workers, i] { batch.work(workers[i]); });
+            }
+        } catch (const std::system_error &) { // no more threads to be had: fewer do the work
         }
-        batch.work(found[0].data());
+        batch.work(workers[0]);
         for (std::thread &other : others) {
             other.join();
         }
     }
     for (size_t site = 0; site < sites; site++) {
         uint64_t *total = counts.data() + 3 * site;
-        for (const auto &own : found) {
-            total[0] += own[site].runs;
-            total[1] += own[site].units;
-            total[2] += own[site].active;
+        for (const Batch::Worker &worker : workers) {
+            total[0] += worker.counts[site].runs;
+            total[1] += worker.counts[site].units;
+            total[2] += worker.counts[site].active;
         }
     }
 }

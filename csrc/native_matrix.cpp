@@ -34,10 +34,11 @@ uint8_t position(nb::handle stored, const char *name, const std::array<const cha
     return static_cast<uint8_t>(found - names.begin());
 }
 
-// The array behind an attribute, of `bytes` bytes; NULL for None, which is only right if bytes is 0.
+// The array behind an attribute, of `bytes` bytes, which `value` keeps; NULL for None, which is only right
+// if bytes is 0.
 template <typename T>
-const T *array(nb::handle stored, const char *name, uint64_t bytes) {
-    const nb::object value = stored.attr(name);
+const T *array(nb::handle stored, const char *name, uint64_t bytes, nb::object &value) {
+    value = stored.attr(name);
     if (value.is_none()) {
         require(bytes == 0, "an array of the matrix is missing");
         return nullptr;
@@ -187,16 +188,20 @@ NativeMatrix as_native_matrix(nb::handle stored) {
     require(sizes_agree(m) && bits_in_range(m), "the sizes of the matrix contradict each other");
     const bool tables = m.grid == MF_GRID_LEVELS || m.grid == MF_GRID_SIGNS;
     const uint64_t entries = m.grid == MF_GRID_SIGNS ? m.bits : uint64_t{1} << m.bits;
-    m.codes = array<uint8_t>(stored, "codes",
-                             stream_bytes(static_cast<uint64_t>(m.rows) * m.row_codes, m.bits));
-    m.table = array<int8_t>(stored, "table", tables ? m.rows / m.rows_per_table * entries : 0);
-    m.multipliers = array<uint8_t>(
-        stored, "multipliers",
-        stream_bytes(static_cast<uint64_t>(m.rows) * m.groups, MF_MULTIPLIER_BITS));
-    m.index = array<uint8_t>(stored, "index", stream_bytes(index_count(m), m.index_bits));
+    NativeMatrix made = {};
+    made.code_bytes = stream_bytes(static_cast<uint64_t>(m.rows) * m.row_codes, m.bits);
+    made.table_bytes = tables ? m.rows / m.rows_per_table * entries : 0;
+    made.multiplier_bytes =
+        stream_bytes(static_cast<uint64_t>(m.rows) * m.groups, MF_MULTIPLIER_BITS);
+    made.index_bytes = stream_bytes(index_count(m), m.index_bits);
+    m.codes = array<uint8_t>(stored, "codes", made.code_bytes, made.keep[0]);
+    m.table = array<int8_t>(stored, "table", made.table_bytes, made.keep[1]);
+    m.multipliers = array<uint8_t>(stored, "multipliers", made.multiplier_bytes, made.keep[2]);
+    m.index = array<uint8_t>(stored, "index", made.index_bytes, made.keep[3]);
     require((m.groups != 0) == (m.multipliers != nullptr), "multipliers and groups contradict");
     require(index_in_range(m), "an index leads out of the matrix");
-    return {m, nb::borrow(stored)};
+    made.matrix = m;
+    return made;
 }
 
 void bind_matrix(nb::module_ &m) {

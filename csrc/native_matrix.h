@@ -9,7 +9,8 @@
 // The kernels' view of a StoredMatrix; it points into the arrays, which `keep` holds alive.
 struct NativeMatrix {
     mf_matrix matrix;
-    nanobind::object keep;
+    size_t code_bytes, table_bytes, multiplier_bytes, index_bytes;
+    nanobind::object keep[4];
 };
 
 // Raises ValueError (std::invalid_argument) where arrays are shorter than the numbers say or an index

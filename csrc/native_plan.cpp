@@ -8,15 +8,12 @@
 #include <cstring>
 
 #include "fixed_point.h"
-#include "native_matrix.h"
 #include "packed.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace {
-
-constexpr size_t kAlignment = 64;
 
 // Bytes of an element of each operand; 0: there is none. In the order of mf_kernel.
 struct Signature {
@@ -67,113 +64,30 @@ int accumulator_bits(int kernel) {
 
 size_t blocks(size_t size, size_t block) { return size / block + (size % block != 0); }
 
-// A copy of an array of T with `count` entries (any number, where that is 0).
-template <typename T>
-Memory copy_of(nb::handle given, size_t count, const char *message) {
-    Array<const T> array;
-    require(nb::try_cast(given, array, false) && (!count || array.size() == count), message);
-    Memory made(array.nbytes());
-    std::memcpy(made.data(), array.data(), array.nbytes());
-    return made;
-}
-
 int32_t number(const nb::dict &attrs, const char *name, int64_t low, int64_t high) {
     const int64_t found = nb::cast<int64_t>(attrs[name]);
     require(found >= low && found <= high, "a number of a call is out of range");
     return static_cast<int32_t>(found);
 }
 
+// Whether the segments ascend from 0 and every height between them is one of fx numbers near 0 ... 1, so that
+// no sum in piecewise.c overflows.
+bool is_sound(const mf_piecewise &t) {
+    bool sound = t.breaks[0] == 0 && t.slopes[t.segments - 1] == 0;
+    for (size_t i = 1; i < t.segments; i++) {
+        const int64_t run = static_cast<int64_t>(t.breaks[i]) - t.breaks[i - 1];
+        sound = sound && run > 0 && t.slopes[i - 1] * run >> 33 == 0;
+    }
+    return sound;
+}
+
 }  // namespace
 
-Memory::Memory(size_t bytes) {
-    const size_t whole = (bytes + kAlignment) / kAlignment * kAlignment;
-    memory_.reset(static_cast<uint8_t *>(std::aligned_alloc(kAlignment, whole)));
-    if (!memory_) {
-        throw std::bad_alloc();
-    }
-    std::memset(memory_.get(), 0, whole);
-}
-
-// --- weights ---------------------------------------------------------------------------------------
-const Weights::Product &Weights::at(size_t site) const {
-    require(site < products_.size(), "a call names a product that is not there");
-    return products_[site];
-}
-
-void Weights::finish(Product &made, nb::handle taps, uint32_t map, uint32_t unit) {
-    mf_product &p = made.product;
-    p.positions = 1;
-    p.unit = unit;
-    made.entering = p.inputs;
-    require(unit && p.inputs % unit == 0, "a fetch unit must divide the inputs");
-    if (!taps.is_none()) {
-        Array<const int32_t> array;
-        require(nb::try_cast(taps, array, false) && array.ndim() == 2 && array.shape(0) &&
-                    array.shape(1) == p.inputs,
-                "taps must be int32 [positions, inputs]");
-        for (size_t i = 0; i < array.size(); i++) {
-            const int32_t tap = array.data()[i];
-            require(tap >= -1 && (tap < 0 || static_cast<uint32_t>(tap) < map),
-                    "a tap lies beyond the map");
-        }
-        made.taps = copy_of<int32_t>(taps, array.size(), "taps");
-        p.taps = reinterpret_cast<const int32_t *>(made.taps.data());
-        p.positions = static_cast<uint32_t>(array.shape(0));
-        made.entering = map;
-    }
-    scratch_bytes_ = std::max(scratch_bytes_, mf_product_scratch(&p));
-    products_.push_back(std::move(made));
-}
-
-void Weights::add_codes(nb::handle stored, int x_bits, int bits, nb::handle bias, nb::handle taps,
-                        uint32_t map, uint32_t unit) {
-    require(x_bits >= 2 && x_bits <= 16 && (bits == 32 || bits == 64), "bits of codes or sums");
-    NativeMatrix native = as_native_matrix(stored);
-    Product made;
-    made.bits = bits;
-    made.keep = native.keep;
-    mf_product &p = made.product;
-    p.matrix = native.matrix;
-    p.out = p.matrix.out;
-    p.inputs = p.matrix.inputs;
-    if (!bias.is_none()) {
-        constexpr const char *message = "a bias must have one entry for each output";
-        made.bias = bits == 32 ? copy_of<int32_t>(bias, p.out, message)
-                               : copy_of<int64_t>(bias, p.out, message);
-        p.bias = made.bias.data();
-    }
-    const size_t bytes = bits == 32 ? mf_packed_bytes(&p.matrix, x_bits) : 0;
-    if (bytes) {
-        made.packed = Memory(bytes);
-        mf_pack(&p.matrix, x_bits, made.packed.data());
-        p.packed = made.packed.data();
-    }
-    finish(made, taps, map, unit);
-}
-
-void Weights::add_floats(const Array<const float> &matrix, nb::handle bias, nb::handle taps,
-                         uint32_t map, uint32_t unit) {
-    require(matrix.ndim() == 2 && matrix.size() && matrix.size() >> 31 == 0, "a matrix [out, in]");
-    Product made;
-    mf_product &p = made.product;
-    p.out = static_cast<uint32_t>(matrix.shape(0));
-    p.inputs = static_cast<uint32_t>(matrix.shape(1));
-    if (!bias.is_none()) {
-        made.bias = copy_of<float>(bias, p.out, "a bias must have one entry for each output");
-        p.bias = made.bias.data();
-    }
-    made.packed = Memory(mf_packed_f32_bytes(p.out, p.inputs));
-    mf_pack_f32(matrix.data(), p.out, p.inputs, made.packed.data());
-    p.packed = made.packed.data();
-    finish(made, taps, map, unit);
-}
-
-// --- plans -----------------------------------------------------------------------------------------
 Plan::Plan(std::shared_ptr<Weights> shared, bool is_integer, uint32_t row_count, size_t state,
            size_t scratch)
     : weights(std::move(shared)), integer(is_integer), rows(row_count), state_bytes(state),
       memory_bytes(state + scratch) {
-    require(weights && rows >= 1, "a plan needs weights and rows");
+    require(weights && rows >= 1 && rows >> 20 == 0, "a plan needs weights and less than 2^20 rows");
     require(state >> 40 == 0 && scratch >> 40 == 0, "a plan needs less than 2^40 bytes");
 }
 
@@ -190,9 +104,14 @@ Operand Plan::operand(nb::handle given, size_t item_bytes) const {
     return {{offset, stride}, size};
 }
 
-const int32_t *Plan::keep(nb::handle given, size_t *count) {
+const int32_t *Plan::keep(nb::handle given, size_t *count, int32_t low, int32_t high) {
     Array<const int32_t> array;
-    require(nb::try_cast(given, array, false) && array.size(), "constants must be int32");
+    require(nb::try_cast(given, array, false) && array.size() && array.size() >> 31 == 0,
+            "constants must be int32");
+    for (size_t i = 0; i < array.size(); i++) {
+        require(array.data()[i] >= low && array.data()[i] <= high,
+                "a constant of a call is out of range");
+    }
     constants_.emplace_back(array.data(), array.data() + array.size());
     *count = array.size();
     return constants_.back().data();
@@ -218,30 +137,29 @@ void Plan::read_attrs(mf_call &call, const nb::dict &attrs) {
     case MF_RESCALE_I32:
     case MF_RESCALE_I64:
         call.shift = number(attrs, "shift", -MF_MAX_SHIFT, MF_MAX_SHIFT);
-        call.constants = keep(attrs["mu"], &count);
+        call.constants = keep(attrs["mu"], &count, 0, 32767);
         break;
     case MF_DELTA_ENCODE:
         call.block = number(attrs, "block", 1, INT32_MAX);
         call.overshoot = number(attrs, "overshoot", 0, 255);
         call.bits = number(attrs, "bits", 2, 16);
-        call.constants = keep(attrs["thresholds"], &count);
+        call.constants = keep(attrs["thresholds"], &count, 0, INT32_MAX);
         break;
     case MF_ACCUMULATE_I32:
     case MF_ACCUMULATE_I64: call.block = number(attrs, "mask_block", 1, INT32_MAX); break;
     case MF_SIGMOID:
     case MF_TANH:
-        call.constants = keep(attrs["table"], &count);
+        call.constants = keep(attrs["table"], &count, 0, 1 << 15);
         require(count == MF_TANH_ENTRIES, "the table of tanh must have 257 entries");
         break;
     case MF_PIECEWISE: {
         size_t values = 0, slopes = 0;
-        call.table.breaks = keep(attrs["breaks"], &count);
-        call.table.values = keep(attrs["values"], &values);
-        call.table.slopes = keep(attrs["slopes"], &slopes);
+        call.table.breaks = keep(attrs["breaks"], &count, 0, INT32_MAX);
+        call.table.values = keep(attrs["values"], &values, 0, 1 << 16);
+        call.table.slopes = keep(attrs["slopes"], &slopes, 0, 1 << 16);
         call.table.segments = count;
         call.table.centre = number(attrs, "centre", 0, 1 << 16);
-        require(values == count && slopes == count && call.table.breaks[0] == 0 &&
-                    call.table.slopes[count - 1] == 0,
+        require(values == count && slopes == count && is_sound(call.table),
                 "a piecewise table's columns contradict each other");
         break;
     }
@@ -268,12 +186,11 @@ void Plan::check(const mf_call &c, const std::vector<Operand> &in,
                 in[2].place.stride == out[0].place.stride;
     } else if (c.kernel == MF_DELTA_ENCODE) {
         const size_t wanted = blocks(size, c.block);
-        sound = in[0].size == size && in[1].size == size && out[2].size == size &&
+        const Weights::Product &made = weights->at(c.site);
+        sound = made.bits && made.entering == size && in[0].size == size && in[1].size == size &&
+                out[2].size == size &&
                 out[1].size == wanted && c.constant_count == wanted &&
                 size == weights->at(c.site).entering;
-        for (size_t i = 0; i < c.constant_count; i++) {
-            sound = sound && c.constants[i] >= 0;
-        }
     } else if (c.kernel == MF_ONE_HOT || c.kernel == MF_ONE_HOT_F32) {
         sound = in[0].size == 1;
     } else if (!is_linear(c.kernel)) {
@@ -294,16 +211,17 @@ void Plan::add_call(int kernel, int site, const nb::list &inputs, const nb::list
     const Signature &signature = kSignatures[kernel];
     mf_call c = {};
     c.kernel = static_cast<mf_kernel>(kernel);
-    if (is_linear(kernel) || is_accumulate(kernel)) {
+    if (is_linear(kernel) || is_accumulate(kernel) || kernel == MF_DELTA_ENCODE) {
         require(site >= 0, "a product needs a site");
         c.site = static_cast<uint32_t>(site);
-        c.product = &weights->at(c.site).product;
-        macs += static_cast<uint64_t>(c.product->out) * c.product->inputs * c.product->positions;
-    }
-    if (kernel == MF_DELTA_ENCODE) {
-        c.site = static_cast<uint32_t>(site);
-        require(site >= 0, "a product needs a site");
-        require(weights->at(c.site).bits, "only codes are sent");
+        const Weights::Product &made = weights->at(c.site);
+        require(once_.emplace(c.site, made_.back().once).first->second == made_.back().once,
+                "a product runs either once or at every step");
+        if (kernel != MF_DELTA_ENCODE) {
+            c.product = &made.product;
+            macs += static_cast<uint64_t>(made.product.out) * made.product.inputs *
+                    made.product.positions;
+        }
     }
     read_attrs(c, attrs);
     bool joined = true;
@@ -361,21 +279,11 @@ void Plan::finish(nb::handle given_x, nb::handle given_y) {
 
 // Whether the calls of a site are in a stage that runs once a sequence.
 bool Plan::runs_once(size_t site) const {
-    return std::any_of(made_.begin(), made_.end(), [site](const Stage &stage) {
-        return stage.once &&
-               std::any_of(stage.calls.begin(), stage.calls.end(), [site](const mf_call &call) {
-                   return call.product && call.site == site;
-               });
-    });
+    const auto found = once_.find(site);
+    return found != once_.end() && found->second;
 }
 
 void bind_plan(nb::module_ &m) {
-    nb::class_<Weights>(m, "Weights")
-        .def(nb::init<>())
-        .def("add_codes", &Weights::add_codes, "matrix"_a, "x_bits"_a, "accumulator_bits"_a,
-             "bias"_a.none(), "taps"_a.none(), "entering"_a, "unit"_a)
-        .def("add_floats", &Weights::add_floats, "matrix"_a.noconvert(), "bias"_a.none(),
-             "taps"_a.none(), "entering"_a, "unit"_a);
     nb::class_<Plan>(m, "Plan")
         .def(nb::init<std::shared_ptr<Weights>, bool, uint32_t, size_t, size_t>(), "weights"_a,
              "integer"_a, "rows"_a, "state_bytes"_a, "scratch_bytes"_a)

@@ -6,6 +6,7 @@
 
 #include <cstdlib>
 #include <deque>
+#include <map>
 #include <memory>
 #include <new>
 #include <optional>
@@ -13,6 +14,7 @@
 #include <vector>
 
 #include "native_arrays.h"
+#include "native_matrix.h"
 #include "plan.h"
 
 // Zeroed memory on a cache line's boundary.
@@ -45,14 +47,14 @@ class Weights {
         mf_product product = {};
         int bits = 0;        // of the accumulator; 0: floats
         size_t entering = 0; // elements of the vector or map that is multiplied
-        Memory packed, bias, taps;
-        nanobind::object keep;
+        Memory packed, bias, taps, codes, table, multipliers, index;
     };
     const Product &at(size_t site) const;
     size_t count() const { return products_.size(); }
     size_t scratch_bytes() const { return scratch_bytes_; }
 
   private:
+    static void own(Product &made, const NativeMatrix &native);
     void finish(Product &made, nanobind::handle taps, uint32_t map, uint32_t unit);
     std::deque<Product> products_; // stay where they are: calls point to them
     size_t scratch_bytes_ = 0;
@@ -97,7 +99,7 @@ class Plan {
     void read_attrs(mf_call &call, const nanobind::dict &attrs);
     void check(const mf_call &call, const std::vector<Operand> &in,
                const std::vector<Operand> &out) const;
-    const int32_t *keep(nanobind::handle array, size_t *count);
+    const int32_t *keep(nanobind::handle array, size_t *count, int32_t low, int32_t high);
 
     struct Stage {
         std::vector<mf_call> ahead, step, calls;
@@ -105,10 +107,12 @@ class Plan {
         bool once;
     };
     std::deque<Stage> made_;
+    std::map<size_t, bool> once_; // of sites: whether their stage runs once
     std::deque<std::vector<int32_t>> constants_;
     std::deque<std::vector<uint8_t>> inits_;
 };
 
+void bind_weights(nanobind::module_ &m);
 void bind_plan(nanobind::module_ &m);
 void bind_runtime(nanobind::module_ &m);
 void bind_batch(nanobind::module_ &m);

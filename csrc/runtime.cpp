@@ -40,6 +40,10 @@ class Reals {
             PyBuffer_Release(&view_);
             fail(name, "has the type '" + found + "'");
         }
+        if (reinterpret_cast<uintptr_t>(view_.buf) % static_cast<size_t>(view_.itemsize)) {
+            PyBuffer_Release(&view_);
+            fail(name, "lies between two elements of its type");
+        }
     }
     ~Reals() { PyBuffer_Release(&view_); }
     Reals(const Reals &) = delete;
@@ -82,7 +86,11 @@ nb::object new_array(size_t rows, size_t columns, bool matrix, bool wide) {
     const nb::object shape = matrix ? nb::object(nb::make_tuple(rows, columns))
                                     : nb::object(nb::int_(columns));
     PyObject *args[] = {shape.ptr(), types[wide]};
-    return nb::steal(PyObject_Vectorcall(empty, args, 2, nullptr));
+    PyObject *made = PyObject_Vectorcall(empty, args, 2, nullptr);
+    if (!made) {
+        nb::raise_python_error(); // of memory, for example
+    }
+    return nb::steal(made);
 }
 
 // --- a stream --------------------------------------------------------------------------------------
