@@ -8,13 +8,9 @@ CC ?= cc
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 EXAMPLE := examples/japanese_vowels
-NATIVE_FLAGS := -std=c99 -pedantic -Wall -Wextra -Wconversion -Werror -O1 -g
-SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
-# The fast kernels of this CPU, compiled with the flags of its instruction sets.
-FAST := $(shell grep -sqw avx2 /proc/cpuinfo && echo -mavx2 -mfma -DMODELFLEX_AVX2)
 BUILD_INPUTS := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*.c csrc/*.h csrc/*.cpp)
 
-.PHONY: demo test lint native-test models peers clean
+.PHONY: demo test lint native-test native-test-cc native-test-clang native-test-arm models peers clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed $(EXAMPLE)/data/.prepared
@@ -28,18 +24,30 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# Undefined behaviour and out-of-bounds accesses in the C kernels end the run with an error.
-native-test:
-	@if command -v $(CC) >/dev/null; then \
-	    set -e; mkdir -p build/native-test; \
-	    for test in $(basename $(notdir $(wildcard tests/native/test_*.c))); do \
-	        $(CC) $(NATIVE_FLAGS) $(FAST) $(SANITIZERS) -Icsrc csrc/*.c tests/native/$$test.c \
-	            -lm -o build/native-test/$$test; \
-	        build/native-test/$$test; \
-	    done; \
-	else \
-	    echo "SKIPPED native-test: no C compiler ($(CC)); the C kernels are not tested"; \
-	fi
+# Undefined behaviour and out-of-bounds accesses in the C kernels end the run with an error: with this
+# compiler, with Clang, and for 64-bit ARM in an emulator (scripts/install-system-packages.sh has them).
+NATIVE := $(MAKE) --no-print-directory -C tests/native run
+NATIVE_BUILD := $(CURDIR)/build/native-test
+ARM_CC := aarch64-linux-gnu-gcc
+ARM_RUN := $(firstword $(shell command -v qemu-aarch64-static qemu-aarch64))
+
+native-test: native-test-cc native-test-clang native-test-arm
+
+native-test-cc:
+	@if command -v $(CC) >/dev/null; then $(NATIVE) CC=$(CC) BUILD=$(NATIVE_BUILD)/cc; \
+	else echo "SKIPPED native-test: no C compiler ($(CC)); the C kernels are not tested"; fi
+
+native-test-clang:
+	@if echo 'int main(void) { return 0; }' | clang -fsanitize=address -x c - -o /dev/null 2>/dev/null; \
+	then $(NATIVE) CC=clang BUILD=$(NATIVE_BUILD)/clang; \
+	else echo "SKIPPED native-test with Clang: no clang with sanitizers here"; fi
+
+# Without AddressSanitizer, which does not run in the emulator.
+native-test-arm:
+	@if command -v $(ARM_CC) >/dev/null && [ -n "$(ARM_RUN)" ]; then \
+	    $(NATIVE) CC=$(ARM_CC) RUN=$(ARM_RUN) LDFLAGS=-static BUILD=$(NATIVE_BUILD)/aarch64 PLANS=300 \
+	        SANITIZERS='-fsanitize=undefined -fsanitize-undefined-trap-on-error'; \
+	else echo "SKIPPED native-test for 64-bit ARM: no $(ARM_CC) or no qemu-aarch64 here"; fi
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -6,10 +6,24 @@
 #include "matrix_tiles.h"
 #include "packed_kernels.h"
 
-MF_ASSERT(head_fits, sizeof(mf_packed) <= 4 * MF_ALIGN);
+MF_ASSERT(head_fits, sizeof(mf_packed) <= MF_HEAD);
 MF_ASSERT(padding_suits_every_format, MF_ALIGN % 32 == 0);
 
-enum { HEAD = 4 * MF_ALIGN, LARGEST_TABLE_BITS = 4 };
+enum { LARGEST_TABLE_BITS = 4 };
+
+/* The largest sum of a table of signs. Its negative is a code too, so that 128 would not fit int8. */
+static int32_t largest_sum(const mf_matrix *m) {
+    const int8_t *a = m->table;
+    int32_t largest = 0;
+    for (uint32_t t = 0; t < m->rows / m->rows_per_table; t++) {
+        int32_t sum = 0;
+        for (uint32_t i = 0; i < m->bits; i++, a++) {
+            sum += *a < 0 ? -*a : *a;
+        }
+        largest = sum > largest ? sum : largest;
+    }
+    return largest == 128 ? 129 : largest;
+}
 
 /* The largest magnitude of a code, multipliers included. */
 static int32_t largest_code(const mf_matrix *m) {
@@ -21,7 +35,7 @@ static int32_t largest_code(const mf_matrix *m) {
     } else if (m->grid == MF_GRID_POWER) {
         level = INT32_C(1) << ((1 << (m->bits - 1)) - 2);
     } else if (m->grid == MF_GRID_SIGNS) {
-        level = 128 * m->bits;
+        level = largest_sum(m);
     }
     return m->multipliers ? 63 * level : level;
 }
@@ -82,7 +96,7 @@ static mf_packed lay_out(const mf_matrix *m, int x_bits) {
     p.rows = m->out;
     p.columns = m->inputs;
     p.block = m->block;
-    p.tiles = HEAD;
+    p.tiles = MF_HEAD;
     p.scale = 1;
     if (p.format == MF_AFFINE8) {
         p.offset = -128;
@@ -367,34 +381,4 @@ void mf_packed_accumulate(const void *packed, const int32_t *delta, const uint8_
         }
     }
     flush(&runs);
-}
-
-size_t mf_packed_f32_bytes(uint32_t out, uint32_t inputs) {
-    return HEAD + mf_round_up(mf_round_up(out, MF_TILE_F32) * inputs * sizeof(float), MF_ALIGN);
-}
-
-void mf_pack_f32(const float *w, uint32_t out, uint32_t inputs, void *packed) {
-    mf_packed *p = packed;
-    memset(packed, 0, mf_packed_f32_bytes(out, inputs));
-    p->isa = mf_chosen();
-    p->rows = out;
-    p->columns = inputs;
-    float *tiles = (float *)(void *)((uint8_t *)packed + HEAD);
-    const size_t all = mf_round_up(out, MF_TILE_F32) / MF_TILE_F32;
-    for (size_t r = 0; r < out; r++) {
-        const size_t tile = r / MF_TILE_F32, first = tile / MF_PANEL_F32 * MF_PANEL_F32;
-        const size_t wide = all - first < MF_PANEL_F32 ? all - first : MF_PANEL_F32;
-        for (size_t j = 0; j < inputs; j++) {
-            const size_t vector = first * inputs + j * wide + (tile - first);
-            tiles[vector * MF_TILE_F32 + r % MF_TILE_F32] = w[r * inputs + j];
-        }
-    }
-}
-
-void mf_packed_linear_f32(const void *packed, const float *x, size_t x_stride, size_t steps,
-                          const float *bias, float *y, size_t y_stride, void *scratch) {
-    const mf_packed *p = packed;
-    const float *tiles = (const float *)(const void *)((const uint8_t *)packed + HEAD);
-    (void)scratch;
-    p->isa->linear_f32(tiles, p->rows, p->columns, x, x_stride, steps, bias, y, y_stride);
 }

@@ -50,6 +50,8 @@ typedef struct {
 enum { MF_TILE_F32 = 8, MF_PANEL_F32 = 8 };
 
 #define MF_ALIGN 64
+/* Bytes before what is packed. */
+#define MF_HEAD (4 * MF_ALIGN)
 #define MF_COLUMN_CHUNK 64
 /* Steps that share a pass over the weights. */
 #define MF_STEPS 8
