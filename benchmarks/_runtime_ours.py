@@ -91,7 +91,7 @@ def _calibrated(case: Case) -> tuple[Model, Stats]:
 
 
 @lru_cache(maxsize=2 * len(VARIANTS))
-def _compressed(case: Case, variant: Variant) -> tuple[Model, dict[str, Any]]:
+def compressed(case: Case, variant: Variant) -> tuple[Model, dict[str, Any]]:
     """The model of a variant, and what is to be noted about it."""
     model, stats = _calibrated(case)
     if not variant.bits:
@@ -157,7 +157,7 @@ def _contender(case: Case, variant: Variant, mode: str) -> Contender:
     if variant.padded:
         inputs = -(-case.inputs // variant.block) * variant.block
         case = Case(case.cell, inputs, case.units)
-    model, notes = _compressed(case, variant)
+    model, notes = compressed(case, variant)
     if variant.padded:
         notes = notes | {"padded_inputs": case.inputs}
     made, step = _Runtime(case, model), mode == "step"

@@ -97,6 +97,7 @@ def search(
             space,
             seed,
             draw,
+            constants=None if out is None else _constants(Path(out)),
         )
         return _run(setting, None if out is None else Path(out), workers, exhaustive, None, tell)
 
@@ -111,7 +112,7 @@ def search_config(
 ) -> Result:
     """Run the search that a configuration describes; see `search`."""
     with threadpool_limits(1):
-        setting = from_config(config)
+        setting = from_config(config, constants=_constants(out))
         chosen = config.search.workers if workers is None else workers
         return _run(setting, out, chosen, exhaustive or config.search.exhaustive, config, tell)
 
@@ -135,6 +136,17 @@ def _run(
         return result
 
 
+def _constants(folder: Path) -> Any:
+    """Constants of measured platforms that a study in the folder keeps, or None."""
+    if not (folder / STUDY).is_file():
+        return None
+    store = Store(folder / STUDY)
+    try:
+        return store.note("constants")
+    finally:
+        store.close()
+
+
 def _search(
     setting: Setting,
     file: Path,
@@ -147,6 +159,7 @@ def _search(
     started = time.perf_counter()
     store = Store(file)
     try:
+        store.set_note("constants", {**(store.note("constants") or {}), **setting.constants})
         with Workers(setting.problem, processes) as pool:
             setting.driver.run(store, pool, exhaustive=exhaustive, tell=tell)
             result = conclude(setting, store, pool)
@@ -190,7 +203,7 @@ def retarget(study: Path, config: Path | None, *, scored: bool = True) -> Result
         if not scored:
             merged = replace(merged, data=replace(merged.data, test=None))
         with threadpool_limits(1):
-            setting = from_config(merged, known)
+            setting = from_config(merged, known, constants=store.note("constants"))
             gone = _no_longer_limited(parse_config(raw, Path(store.note("base"))), merged)
             setting = replace(setting, notes=(*setting.notes, *gone))
             setting.driver.reuse(store)
