@@ -37,6 +37,7 @@ class Setting:
 
     Attributes:
         recipes: the space as given; the driver's may hold those that fit only.
+        constants: what the study keeps of the platform; see `stored_constants`.
     """
 
     problem: Problem
@@ -50,7 +51,6 @@ class Setting:
     objective: Objective
     notes: tuple[str, ...]
     constants: Mapping[str, Any]
-    """What the study keeps of the platform; see `stored_constants`."""
 
 
 def prepare(
@@ -143,10 +143,6 @@ def _check_asked(kind: Task, limits: tuple[Limit, ...], objective: Objective) ->
         )
     if objective.tie_break == "metric":
         raise UserError("objective.tie_break is 'metric', but the task has none", "'divergence'")
-    kept = stored_constants(target[0], platform)
-    return Setting(
-        problem, driver, pricer, platform, baseline, test, limits, objective, notes, kept
-    )
 
 
 def _shared(calibration: Sequences, validation: Sequences, test: Sequences | None) -> int:

@@ -36,6 +36,10 @@ INPUTS: Final = 16
 TINY: Final = (2, 2)
 """Results and inputs of the product whose step is hardly more than its call."""
 ROUNDS: Final = 25
+SPREAD: Final = 2.0**-3
+"""Of changes, where inputs reach from -1 to 1: 16 steps of 8-bit codes, as in signals that move slowly."""
+LEAST: Final = 2.0**-6
+"""More than a step of 8-bit codes, so that every change is one."""
 NUMERIC: Final = {"float": "float32", "integer": "8"}
 """Arithmetic → kind of the products of the layers that are timed for it."""
 
