@@ -1,5 +1,6 @@
 # make demo: the main job on real data. make test: everything the project tests. make models: train
-# the networks that are not committed (needs MODELFLEX_DATA; more than an hour). make clean: forget all.
+# the networks that are not committed (needs MODELFLEX_DATA; more than an hour). make peers: the runtimes
+# that benchmarks/runtime.py measures beside the project. make clean: forget all.
 PYTHON ?= python3
 VENV ?= .venv
 CC ?= cc
@@ -7,11 +8,9 @@ CC ?= cc
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 EXAMPLE := examples/japanese_vowels
-NATIVE_FLAGS := -std=c99 -pedantic -Wall -Wextra -Wconversion -Werror -O1 -g
-SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 BUILD_INPUTS := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*.c csrc/*.h csrc/*.cpp)
 
-.PHONY: demo test lint native-test models clean
+.PHONY: demo test lint native-test native-test-cc native-test-clang native-test-arm models peers clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed $(EXAMPLE)/data/.prepared
@@ -25,16 +24,30 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# Undefined behaviour and out-of-bounds accesses in the C kernels end the run with an error.
-native-test:
-	@if command -v $(CC) >/dev/null; then \
-	    mkdir -p build/native-test && \
-	    $(CC) $(NATIVE_FLAGS) $(SANITIZERS) -Icsrc csrc/*.c tests/native/test_kernels.c \
-	        -lm -o build/native-test/test_kernels && \
-	    build/native-test/test_kernels; \
-	else \
-	    echo "SKIPPED native-test: no C compiler ($(CC)); the C kernels are not tested"; \
-	fi
+# Undefined behaviour and out-of-bounds accesses in the C kernels end the run with an error: with this
+# compiler, with Clang, and for 64-bit ARM in an emulator (scripts/install-system-packages.sh has them).
+NATIVE := $(MAKE) --no-print-directory -C tests/native run
+NATIVE_BUILD := $(CURDIR)/build/native-test
+ARM_CC := aarch64-linux-gnu-gcc
+ARM_RUN := $(firstword $(shell command -v qemu-aarch64-static qemu-aarch64))
+
+native-test: native-test-cc native-test-clang native-test-arm
+
+native-test-cc:
+	@if command -v $(CC) >/dev/null; then $(NATIVE) CC=$(CC) BUILD=$(NATIVE_BUILD)/cc; \
+	else echo "SKIPPED native-test: no C compiler ($(CC)); the C kernels are not tested"; fi
+
+native-test-clang:
+	@if echo 'int main(void) { return 0; }' | clang -fsanitize=address -x c - -o /dev/null 2>/dev/null; \
+	then $(NATIVE) CC=clang BUILD=$(NATIVE_BUILD)/clang; \
+	else echo "SKIPPED native-test with Clang: no clang with sanitizers here"; fi
+
+# Without AddressSanitizer, which does not run in the emulator.
+native-test-arm:
+	@if command -v $(ARM_CC) >/dev/null && [ -n "$(ARM_RUN)" ]; then \
+	    $(NATIVE) CC=$(ARM_CC) RUN=$(ARM_RUN) LDFLAGS=-static BUILD=$(NATIVE_BUILD)/aarch64 PLANS=300 \
+	        SANITIZERS='-fsanitize=undefined -fsanitize-undefined-trap-on-error'; \
+	else echo "SKIPPED native-test for 64-bit ARM: no $(ARM_CC) or no qemu-aarch64 here"; fi
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -47,7 +60,7 @@ $(VENV)/.installed: $(BUILD_INPUTS) | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) install --quiet -c constraints.txt -e '.[dev,torch,parquet]'
+	$(PIP) install --quiet -c constraints.txt -e '.[dev,torch,parquet,onnx]'
 	@touch $@
 
 $(EXAMPLE)/data/.prepared: $(EXAMPLE)/prepare.py | $(VENV)/.installed
@@ -84,5 +97,19 @@ $(TEXT)/weights/seed%/model.json: | $(TEXT)/data/.prepared
 $(TEXT)/weights/units90_seed%/model.json: | $(TEXT)/data/.prepared
 	$(BIN)/python $(TEXT)/train.py --seed $* --units 90 --weight-noise 0
 
+# What cannot be installed on this machine is missing in the benchmark's result, which says so. TensorFlow
+# only makes LiteRT's models; tf_keras without its dependencies, which bring a second TensorFlow.
+PEERS_PIP := -m pip --disable-pip-version-check install --quiet -c constraints.txt -c constraints-peers.txt
+
+peers: $(BUILD_INPUTS) constraints-peers.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python $(PEERS_PIP) -e .
+	for peer in torch "onnxruntime onnx" openvino ai-edge-litert; do \
+	    .venv-peers/bin/python $(PEERS_PIP) $$peer || echo "peers: cannot install $$peer"; done
+	$(PYTHON) -m venv .venv-litert
+	.venv-litert/bin/python $(PEERS_PIP) tensorflow-cpu && \
+	    .venv-litert/bin/python $(PEERS_PIP) --no-deps tf_keras || \
+	    echo "peers: cannot install TensorFlow; LiteRT has no models"
+
 clean:
-	rm -rf $(VENV) build runs $(wildcard examples/*/data) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-peers .venv-litert build runs $(wildcard examples/*/data) .mypy_cache .pytest_cache .ruff_cache .hypothesis

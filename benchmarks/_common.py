@@ -49,13 +49,13 @@ def figure(
     }
 
 
-def write_result(name: str, content: Mapping[str, Any]) -> Path:
-    """Write results/NAME.json, machine included, all or nothing; returns its path."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{name}.json"
+def write_result(name: str, content: Mapping[str, Any], path: Path | None = None) -> Path:
+    """Write results/NAME.json (or `path`), machine included, all or nothing; returns its path."""
+    path = RESULTS / f"{name}.json" if path is None else path
+    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"machine": machine(), **content}, indent=1, allow_nan=False) + "\n"
     with tempfile.NamedTemporaryFile(
-        "w", dir=RESULTS, prefix=f".{name}-", suffix=".json", delete=False, encoding="utf-8"
+        "w", dir=path.parent, prefix=f".{name}-", suffix=".json", delete=False, encoding="utf-8"
     ) as file:
         file.write(text)
     os.chmod(file.name, 0o644)

@@ -15,16 +15,18 @@ void mf_quantize(const int32_t *v, size_t n, int32_t mu, int s, int bits, int16_
     void name(const type *acc, size_t rows, size_t columns, const int32_t *mu, size_t mu_count,    \
               int s, int32_t *fx) {                                                                \
         const mf_shift shift = mf_make_shift(s);                                                   \
-        if (mu_count == 1) {                                                                       \
-            const size_t n = rows * columns;                                                       \
-            for (size_t i = 0; i < n; i++) {                                                       \
-                fx[i] = mf_sat32(mf_rsh(mf_mul_wrap((int64_t)acc[i], mu[0]), shift));              \
-            }                                                                                      \
-            return;                                                                                \
-        }                                                                                          \
+        const size_t group = columns / mu_count;                                                   \
         for (size_t r = 0; r < rows; r++, acc += columns, fx += columns) {                         \
-            for (size_t c = 0; c < columns; c++) {                                                 \
-                fx[c] = mf_sat32(mf_rsh(mf_mul_wrap((int64_t)acc[c], mu[c]), shift));              \
+            if (group == 1) {                                                                      \
+                for (size_t c = 0; c < columns; c++) {                                             \
+                    fx[c] = mf_sat32(mf_rsh(mf_mul_wrap((int64_t)acc[c], mu[c]), shift));          \
+                }                                                                                  \
+                continue;                                                                          \
+            }                                                                                      \
+            for (size_t g = 0, c = 0; g < mu_count; g++) {                                         \
+                for (const size_t end = c + group; c < end; c++) {                                 \
+                    fx[c] = mf_sat32(mf_rsh(mf_mul_wrap((int64_t)acc[c], mu[g]), shift));          \
+                }                                                                                  \
             }                                                                                      \
         }                                                                                          \
     }
@@ -61,6 +63,26 @@ void mf_tanh_array(const int32_t *x, size_t n, const int32_t *table, int32_t *ou
 void mf_sigmoid_array(const int32_t *x, size_t n, const int32_t *table, int32_t *out) {
     for (size_t i = 0; i < n; i++) {
         out[i] = mf_sigmoid(x[i], table);
+    }
+}
+
+void mf_relu(const int32_t *x, size_t n, int32_t *out) {
+    for (size_t i = 0; i < n; i++) {
+        out[i] = x[i] > 0 ? x[i] : 0;
+    }
+}
+
+void mf_one_hot(int32_t index, size_t n, int32_t *out) {
+    const int64_t nearest = mf_rsh(index, mf_make_shift(16));
+    for (size_t i = 0; i < n; i++) {
+        out[i] = (int64_t)i == nearest ? INT32_C(1) << 16 : 0;
+    }
+}
+
+void mf_nonzero(const int16_t *x, size_t n, int32_t *delta, uint8_t *mask) {
+    for (size_t i = 0; i < n; i++) {
+        delta[i] = x[i];
+        mask[i] = x[i] != 0;
     }
 }
 

@@ -16,8 +16,8 @@ extern "C" {
 /* codes = clamp(rsh(v * mu, s), -2^(bits-1), 2^(bits-1) - 1), 2 <= bits <= 16. */
 void mf_quantize(const int32_t *v, size_t n, int32_t mu, int s, int bits, int16_t *codes);
 
-/* fx = sat32(rsh(acc * mu[column], s)); mu has `columns` entries, or one if mu_count is 1. The
- * floating-point variants take the exact integers that a GEMM left, |acc| < 2^63. Exact if
+/* fx = sat32(rsh(acc * mu, s)); each of the mu_count entries of mu serves equally many neighbouring
+ * columns of a row. The floating-point variants take the exact integers that a GEMM left, |acc| < 2^63. Exact if
  * |acc * mu| < 2^62. */
 void mf_rescale_i32(const int32_t *acc, size_t rows, size_t columns, const int32_t *mu,
                     size_t mu_count, int s, int32_t *fx);
@@ -36,6 +36,15 @@ void mf_mul(const int32_t *a, const int32_t *b, size_t n, int32_t *out);
 /* `table` holds MF_TANH_ENTRIES integers round(2^15 * tanh(i / 32)), at most 2^15 - 1. */
 void mf_tanh_array(const int32_t *x, size_t n, const int32_t *table, int32_t *out);
 void mf_sigmoid_array(const int32_t *x, size_t n, const int32_t *table, int32_t *out);
+
+/* max(x, 0). */
+void mf_relu(const int32_t *x, size_t n, int32_t *out);
+
+/* out[i] is 1 (2^16) where i is the whole number nearest to `index` (ties upwards), else 0. */
+void mf_one_hot(int32_t index, size_t n, int32_t *out);
+
+/* Codes as differences to 0: delta = x, and mask = 1 where x is not 0. */
+void mf_nonzero(const int16_t *x, size_t n, int32_t *delta, uint8_t *mask);
 
 /* Delta encoding with blocks of `block` neighbours in a row (the last of a row may be shorter), each
  * with its theta >= 0. A block is sent if its largest |x - x_hat| is at least theta and not 0:

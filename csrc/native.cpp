@@ -1,27 +1,19 @@
 // modelflex._native: the C99 kernels for NumPy arrays. Checks types, layouts and sizes, releases
 // the interpreter's lock, and calls; results go to `out` arrays of the caller.
 #include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-
-#include <stdexcept>
 
 #include "elementwise.h"
 #include "fixed_point.h"
+#include "native_arrays.h"
+#include "native_matrix.h"
+#include "native_plan.h"
 #include "piecewise.h"
+#include "read_loop.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
-template <typename T>
-using Array = nb::ndarray<T, nb::c_contig, nb::device::cpu>;
-
 namespace {
-
-void require(bool condition, const char *message) {
-    if (!condition) {
-        throw std::invalid_argument(message);
-    }
-}
 
 template <typename A, typename B>
 void require_same_shape(const A &a, const B &b, const char *message) {
@@ -122,6 +114,16 @@ void delta_encode(const Array<const int16_t> &x, const Array<const int16_t> &x_h
                     overshoot, bits, delta.data(), mask.data(), sent.data());
 }
 
+// The loop stands in another translation unit: no pass can be left out.
+uint64_t read_loop(const Array<const uint64_t> &words, size_t passes) {
+    nb::gil_scoped_release unlocked;
+    uint64_t total = 0;
+    for (size_t i = 0; i < passes; i++) {
+        total += mf_read_loop(words.data(), words.size());
+    }
+    return total;
+}
+
 }  // namespace
 
 // noconvert: an array of another type is an error, never silently copied (a copied `out` would
@@ -150,4 +152,11 @@ NB_MODULE(_native, m) {
     m.def("delta_encode", &delta_encode, "x"_a.noconvert(), "x_hat"_a.noconvert(), "block"_a,
           "theta"_a.noconvert(), "overshoot"_a, "bits"_a, "delta"_a.noconvert(),
           "mask"_a.noconvert(), "sent"_a.noconvert());
+    bind_matrix(m);
+    bind_packed(m);
+    m.def("read_loop", &read_loop, "words"_a.noconvert(), "passes"_a);
+    bind_weights(m);
+    bind_plan(m);
+    bind_runtime(m);
+    bind_batch(m);
 }

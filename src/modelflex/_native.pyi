@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 Int32 = npt.NDArray[np.int32]
 Int16 = npt.NDArray[np.int16]
+Float32 = npt.NDArray[np.float32]
+Total = Int32 | npt.NDArray[np.int64]
 Accumulator = Int32 | npt.NDArray[np.int64] | npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 def quantize(v: Int32, mu: int, s: int, bits: int, out: Int16) -> None:
@@ -60,4 +62,145 @@ def delta_encode(
     x, x_hat, delta, sent: [..., n]; mask: [..., ceil(n / block)]; theta: [ceil(n / block)], none negative.
     Where mask is 1, sent is x and beyond it min(|x - x_hat|, theta)·overshoot >> 8 in the direction of
     the change, clamped to `bits` bits; elsewhere x_hat. delta = sent - x_hat. 0 ≤ overshoot < 256.
+    """
+
+def matrix_linear(
+    matrix: object,
+    x: Int16,
+    bias: Total | None,
+    out: Total,
+    taps: Int32 | None = None,
+) -> None:
+    """out [out] = bias + A·x, by the portable kernels on the packed bits of a `StoredMatrix`.
+
+    Exact if every sum of terms fits the type of `out`. With taps [positions, in], x is a map and out
+    [out, positions] (core/windows.py); bias is [out] either way.
+    """
+
+def matrix_accumulate(
+    matrix: object,
+    delta: Int32,
+    mask: npt.NDArray[np.uint8],
+    mask_block: int,
+    total: Total,
+    taps: Int32 | None = None,
+) -> None:
+    """total += A·delta, as `matrix_linear`; mask has one entry for each `mask_block` elements of delta,
+    whose magnitudes are below 2¹⁶, and 0 where the mask is.
+    """
+
+def read_loop(words: npt.NDArray[np.uint64], passes: int) -> int:
+    """Read all words so many times: the sum of all passes, modulo 2⁶⁴. Its time is a roofline."""
+
+def packed_linear(matrix: object, x_bits: int, x: Int16, bias: Int32 | None, out: Int32) -> bool:
+    """out [steps, out] = bias + A·x, x [steps, in], by the fast kernels; the weights of a
+    `StoredMatrix` are packed for it. False, and nothing done, where there are none for this pair.
+    """
+
+def packed_accumulate(
+    matrix: object,
+    x_bits: int,
+    delta: Int32,
+    mask: npt.NDArray[np.uint8],
+    mask_block: int,
+    total: Int32,
+) -> bool:
+    """total += A·delta, as `matrix_accumulate`, by the fast kernels; see `packed_linear`."""
+
+def packed_linear_f32(w: Float32, x: Float32, bias: Float32 | None, out: Float32) -> None:
+    """out [steps, out] = bias + W·x, x [steps, in], to rounding."""
+
+def isa() -> str:
+    """The instruction set whose kernels are used: avx512vnni, avx2, neon or portable."""
+
+def limit_isa(name: str | None) -> None:
+    """Use this instruction set for what is packed from now on; None: the best of this CPU.
+
+    Raises:
+        ValueError: this CPU or this build has not got it.
+    """
+
+class Weights:
+    """What a program multiplies, packed once for this CPU; every array is copied or held."""
+
+    def add_codes(
+        self,
+        matrix: object,
+        x_bits: int,
+        accumulator_bits: int,
+        bias: Int32 | npt.NDArray[np.int64] | None,
+        taps: Int32 | None,
+        entering: int,
+        unit: int,
+    ) -> None:
+        """Add a StoredMatrix. `taps` [positions, inputs] point into a map of `entering` elements; `unit`
+        inputs share a fetch unit (for the counters).
+        """
+
+    def add_floats(
+        self,
+        matrix: npt.NDArray[np.float32],
+        bias: npt.NDArray[np.float32] | None,
+        taps: Int32 | None,
+        entering: int,
+        unit: int,
+    ) -> None:
+        """Add a matrix [out, inputs] of floats."""
+
+class Plan:
+    """Calls of kernels on one block of memory: the state, then the scratch.
+
+    Operands are (byte offset, bytes to the next row, elements). ValueError for whatever would leave
+    the memory or contradicts another operand.
+    """
+
+    def __init__(
+        self, weights: Weights, integer: bool, rows: int, state_bytes: int, scratch_bytes: int
+    ) -> None: ...
+    def begin_stage(self, once: bool) -> None: ...
+    def add_call(
+        self,
+        kernel: int,
+        site: int,
+        inputs: list[tuple[int, int, int]],
+        outputs: list[tuple[int, int, int]],
+        attrs: dict[str, object],
+        ahead: bool,
+    ) -> None: ...
+    def add_slot(
+        self, place: tuple[int, int, int], item_bytes: int, init: bytes | None
+    ) -> None: ...
+    def finish(self, x: tuple[int, int, int], y: tuple[int, int, int]) -> None: ...
+
+class Stream:
+    """The memory of one stream; see `modelflex.execute.native.Runtime`."""
+
+    def __init__(self, step: Plan, chunk: Plan) -> None: ...
+    def step(
+        self, x: npt.NDArray[np.floating], out: npt.NDArray[np.floating] | None = None
+    ) -> npt.NDArray[np.floating]: ...
+    def run(
+        self, x: npt.NDArray[np.floating], out: npt.NDArray[np.floating] | None = None
+    ) -> npt.NDArray[np.floating]: ...
+    def reset(self) -> None: ...
+    def get_state(self) -> bytes: ...
+    def set_state(self, state: bytes) -> None: ...
+
+def run_batch(
+    plan: Plan,
+    x: npt.NDArray[np.float32],
+    order: npt.NDArray[np.int64],
+    starts: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
+    threads: int,
+    outputs: npt.NDArray[np.float64],
+    states: list[npt.NDArray[np.uint8]],
+    counts: npt.NDArray[np.uint64],
+    codes: list[Int16],
+) -> None:
+    """Run sequences from reset, `order` by falling length, as many together as the plan has rows.
+
+    outputs: [steps or sequences, K]; states: of every carried value [sequences, bytes]; counts [sites, 3]
+    (runs, units, active) are added to; codes: none, or what every site's product sees
+    [steps, or sequences where it runs once, inputs].
     """

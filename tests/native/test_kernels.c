@@ -9,6 +9,7 @@
 #include "elementwise.h"
 #include "fixed_point.h"
 #include "piecewise.h"
+#include "read_loop.h"
 
 static long checks, failures;
 
@@ -310,6 +311,67 @@ static void test_piecewise(void) {
     }
 }
 
+static void test_rescale_groups(void) {
+    enum { ROWS = 2, COLUMNS = 12 };
+    int32_t *acc = allocate(ROWS * COLUMNS * sizeof *acc), *fx = allocate(ROWS * COLUMNS * sizeof *fx);
+    for (size_t i = 0; i < ROWS * COLUMNS; i++) {
+        acc[i] = (int32_t)next_random();
+    }
+    for (size_t count = 1; count <= COLUMNS; count++) {
+        if (COLUMNS % count) {
+            continue;
+        }
+        int32_t *mu = allocate(count * sizeof *mu);
+        for (size_t i = 0; i < count; i++) {
+            mu[i] = (int32_t)(next_random() % 32768);
+        }
+        mf_rescale_i32(acc, ROWS, COLUMNS, mu, count, 9, fx);
+        for (size_t i = 0; i < ROWS * COLUMNS; i++) {
+            const int64_t factor = mu[(i % COLUMNS) * count / COLUMNS];
+            check_equal("rescale by groups", fx[i],
+                        expected_clamp(expected_rsh(acc[i] * factor, 9), 32));
+        }
+        free(mu);
+    }
+    free(acc);
+    free(fx);
+}
+
+static void test_selections(void) {
+    int32_t out[EDGES];
+    mf_relu(edges, EDGES, out);
+    for (size_t i = 0; i < EDGES; i++) {
+        check_equal("relu", out[i], edges[i] < 0 ? 0 : edges[i]);
+    }
+    for (size_t k = 0; k < EDGES; k++) {
+        mf_one_hot(edges[k], 9, out);
+        for (size_t i = 0; i < 9; i++) {
+            const double x = edges[k] / 65536.0 - (double)i;
+            check_equal("one_hot", out[i], x >= -0.5 && x < 0.5 ? 65536 : 0);
+        }
+    }
+    const int16_t codes[] = {-32768, -1, 0, 1, 0, 32767};
+    int32_t delta[6];
+    uint8_t mask[6];
+    mf_nonzero(codes, 6, delta, mask);
+    for (size_t i = 0; i < 6; i++) {
+        check_equal("nonzero, delta", delta[i], codes[i]);
+        check_equal("nonzero, mask", mask[i], codes[i] ? 1 : 0);
+    }
+}
+
+static void test_read_loop(void) {
+    for (size_t n = 0; n < 100; n++) {
+        uint64_t *words = allocate(n * sizeof *words), expected = 0;
+        for (size_t k = 0; k < n; k++) {
+            words[k] = (uint64_t)next_random() << 33;
+            expected += words[k];
+        }
+        check_equal("read loop", mf_read_loop(words, n) == expected, 1);
+        free(words);
+    }
+}
+
 int main(void) {
     test_rsh();
     test_quantize();
@@ -318,6 +380,9 @@ int main(void) {
     test_nonlinearities();
     test_piecewise();
     test_delta_encode();
+    test_rescale_groups();
+    test_selections();
+    test_read_loop();
     printf("native kernels: %ld checks, %ld failed\n", checks, failures);
     return failures ? 1 : 0;
 }

@@ -230,3 +230,9 @@ def test_arrays_of_another_type_layout_or_size_are_refused() -> None:
     for word, call in refused:
         with pytest.raises(ValueError, match=word):
             call()
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=100), st.integers(0, 3))
+def test_the_read_loop_sums_every_word_in_every_pass(words: list[int], passes: int) -> None:
+    array = np.array(words, np.uint64)
+    assert native.read_loop(array, passes) == passes * sum(words) % 2**64

@@ -29,7 +29,7 @@ from modelflex.core.regression import check_inputs
 from modelflex.core.stats import Stats
 from modelflex.core.tracer import Link
 from modelflex.core.weight import Weight
-from modelflex.execute.interpret import Interpreter
+from modelflex.execute.native import execute
 
 FITTED = 1 << 23
 """Numbers of the vectors that a windowed weight is fitted to, at most (or those of one step)."""
@@ -218,7 +218,7 @@ class _Compressor:
 
     def observed(self, model: Model) -> tuple[dict[str, Array], float]:
         """Run a compressed network: what each product sees, and its divergence on calibration data."""
-        run = Interpreter(build_program(model)).run(self.stats.sequences, capture=True)
+        run = execute(build_program(model), self.stats.sequences, capture=True)
         rows = divergences(model.output, self.stats.outputs, run.outputs)
         inputs = {name: run.inputs[f"{name}/0"] for name in model.weights}
         return inputs, mean_divergence(model.output, rows)

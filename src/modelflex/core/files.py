@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -29,6 +30,37 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # the name itself may be what cannot be written
             temporary.unlink(missing_ok=True)
+
+
+def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Put a folder in the place of `folder` that holds `files` (paths within it) and nothing else.
+
+    It is written beside its place and then renamed, so that it appears as a whole.
+
+    Raises:
+        UserError: it can't be written.
+    """
+    folder = folder.resolve()  # a symbolic link keeps pointing where it points
+    # Fixed names, so that what a killed run left behind is cleared by the next one.
+    fresh, old = (folder.with_name(f".{folder.name}.{which}") for which in ("new", "old"))
+    try:
+        for left in (fresh, old):
+            shutil.rmtree(left, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        for name, content in files.items():
+            (fresh / name).parent.mkdir(parents=True, exist_ok=True)
+            with (fresh / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        if folder.exists():
+            folder.rename(old)
+        fresh.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise UserError(
+            f"'{folder}' can't be written ({error.strerror})", "a folder that may be written"
+        ) from None
 
 
 def read_text(path: Path, limit: int, what: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from modelflex.core.accumulators import sum_bound
 from modelflex.core.data import Sequences
 from modelflex.core.fixed import Array, from_fx, to_fx
 from modelflex.core.graph import Graph, Op
@@ -22,8 +23,6 @@ from modelflex.core.tracer import Product
 from modelflex.errors import UserError
 from modelflex.execute.kernels import KERNELS, Kernels
 
-MAX_ACCUMULATOR = 1 << 47
-"""A sum times an int16 multiplier must stay below 2⁶²."""
 CHUNK_STEPS = 16_384
 CHUNK_NUMBERS = 1 << 26
 """Time steps executed together at most, and numbers of a value of all of them (one sequence may be
@@ -155,16 +154,7 @@ def _matrix(product: Product) -> Array:
     matrix = product.integers()
     if product.link is None:
         return np.ascontiguousarray(matrix.T, np.float32)
-    bias = 0 if product.bias is None else int(np.abs(product.bias).max(initial=0))
-    # Differences under delta are one bit wider than codes, so 2^b bounds both.
-    bound = int(np.abs(matrix.astype(np.int64)).sum(axis=1).max()) * (1 << product.link.bits) + bias
-    left = 0 if product.rescale is None else max(0, -product.rescale.shift)
-    if bound << left >= MAX_ACCUMULATOR:
-        raise UserError(
-            f"the sums of '{product.site}' may reach {bound << left}",
-            f"less than {MAX_ACCUMULATOR}",
-            "use fewer bits or inputs",
-        )
+    bound = sum_bound(product, matrix)
     return np.ascontiguousarray(matrix.T, np.float32 if bound < 1 << 24 else np.float64)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors.numpy
 
+from modelflex.core.files import replace_folder
 from modelflex.core.fixed import Array
 from modelflex.core.json_values import read_json_object
 from modelflex.core.model import Model
@@ -40,22 +39,22 @@ def save_artefact(
         UserError: `folder` holds something else than an artefact, can't be written, or a weight
             has no stored form.
     """
-    tensors, description = _describe(model)
-    files: dict[str, bytes] = {
-        MODEL_TENSORS: safetensors.numpy.save(tensors),
-        MODEL_JSON: _json(description),
-        PROVENANCE_JSON: _json(dict(provenance)),
-    }
+    files = {**model_files(model), PROVENANCE_JSON: json_bytes(provenance)}
     if recipe is not None:
-        files[RECIPE_JSON] = _json(recipe.to_json())
-    folder = Path(folder).resolve()  # a symbolic link keeps pointing where it points
+        files[RECIPE_JSON] = json_bytes(recipe.to_json())
+    folder = Path(folder)
     check_replaceable(folder)
-    try:
-        _replace(folder, files)
-    except OSError as error:
-        raise UserError(
-            f"'{folder}' can't be written ({error.strerror})", "a folder that may be written"
-        ) from None
+    replace_folder(folder, files)
+
+
+def model_files(model: Model) -> dict[str, bytes]:
+    """model.safetensors and model.json.
+
+    Raises:
+        UserError: a weight has no stored form.
+    """
+    tensors, description = _describe(model)
+    return {MODEL_TENSORS: safetensors.numpy.save(tensors), MODEL_JSON: json_bytes(description)}
 
 
 def _describe(model: Model) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -74,8 +73,9 @@ def _describe(model: Model) -> tuple[dict[str, Array], dict[str, Any]]:
     }
 
 
-def _json(values: Mapping[str, Any]) -> bytes:
-    text = json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False)
+def json_bytes(values: Mapping[str, Any]) -> bytes:
+    """A JSON object as it lies in files: the same values give the same bytes."""
+    text = json.dumps(dict(values), indent=1, ensure_ascii=False, allow_nan=False)
     return (text + "\n").encode()
 
 
@@ -99,21 +99,3 @@ def check_replaceable(folder: Path) -> None:
             "a new folder, or one that an earlier run wrote",
             "name another folder or move this one away",
         )
-
-
-def _replace(folder: Path, files: Mapping[str, bytes]) -> None:
-    # Fixed names, so that what a killed run left behind is cleared by the next one.
-    fresh = folder.with_name(f".{folder.name}.new")
-    old = folder.with_name(f".{folder.name}.old")
-    for left in (fresh, old):
-        shutil.rmtree(left, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    for name, content in files.items():
-        with (fresh / name).open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    if folder.exists():
-        folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)

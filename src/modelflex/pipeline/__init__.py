@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from modelflex.pipeline.advising import ALLOCATED, advise_model, allocate_config
 from modelflex.pipeline.compare import REPORT, TABLE, compare
+from modelflex.pipeline.exporting import export_model, validate_export
 from modelflex.pipeline.jobs import (
     Tell,
     analyze_model,
+    compile_model,
     retarget,
     run,
     say_if_slow,
@@ -33,6 +35,8 @@ __all__ = [
     "allocate_config",
     "analyze_model",
     "compare",
+    "compile_model",
+    "export_model",
     "find_platform",
     "price_model",
     "retarget",
@@ -43,5 +47,6 @@ __all__ = [
     "simulate_gemm",
     "simulate_sweep",
     "simulate_topology",
+    "validate_export",
     "versions",
 ]

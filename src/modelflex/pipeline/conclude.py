@@ -10,6 +10,7 @@ from modelflex.core.model import Model
 from modelflex.core.recipe import Recipe
 from modelflex.core.trial import Trial
 from modelflex.errors import UserError
+from modelflex.pipeline.measuring import add_measured
 from modelflex.pipeline.result import Result
 from modelflex.pipeline.setting import Setting, provenance, versions
 from modelflex.search.analysis import analyze
@@ -59,7 +60,7 @@ def conclude(setting: Setting, store: Store, pool: Workers | None) -> Result:
         test=_test(setting, store, best, model, twin),
         steps=() if pool is None else _steps(setting, store, best, pool),
     )
-    return Result(study, model, None)
+    return Result(add_measured(study, setting, store, model), model, None)
 
 
 def _rebuilt(problem: Problem, best: Trial) -> Model:

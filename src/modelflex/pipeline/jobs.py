@@ -15,10 +15,11 @@ from modelflex.calibrate import ALL, calibrate
 from modelflex.core.data import Draw
 from modelflex.core.fixed import Array
 from modelflex.core.model import Model
-from modelflex.core.program import check_symbols_read
+from modelflex.core.program import build_program, check_symbols_read
 from modelflex.errors import UserError
 from modelflex.evaluate import Metric
 from modelflex.execute.kernels import HAVE_NATIVE, NATIVE_ERROR
+from modelflex.execute.native import Runtime
 from modelflex.importers.data import load_sequences
 from modelflex.importers.models import load_model
 from modelflex.pipeline.conclude import conclude
@@ -96,6 +97,7 @@ def search(
             space,
             seed,
             draw,
+            constants=None if out is None else _constants(Path(out)),
         )
         return _run(setting, None if out is None else Path(out), workers, exhaustive, None, tell)
 
@@ -110,7 +112,7 @@ def search_config(
 ) -> Result:
     """Run the search that a configuration describes; see `search`."""
     with threadpool_limits(1):
-        setting = from_config(config)
+        setting = from_config(config, constants=_constants(out))
         chosen = config.search.workers if workers is None else workers
         return _run(setting, out, chosen, exhaustive or config.search.exhaustive, config, tell)
 
@@ -134,6 +136,17 @@ def _run(
         return result
 
 
+def _constants(folder: Path) -> Any:
+    """Constants of measured platforms that a study in the folder keeps, or None."""
+    if not (folder / STUDY).is_file():
+        return None
+    store = Store(folder / STUDY)
+    try:
+        return store.note("constants")
+    finally:
+        store.close()
+
+
 def _search(
     setting: Setting,
     file: Path,
@@ -146,6 +159,7 @@ def _search(
     started = time.perf_counter()
     store = Store(file)
     try:
+        store.set_note("constants", {**(store.note("constants") or {}), **setting.constants})
         with Workers(setting.problem, processes) as pool:
             setting.driver.run(store, pool, exhaustive=exhaustive, tell=tell)
             result = conclude(setting, store, pool)
@@ -189,7 +203,7 @@ def retarget(study: Path, config: Path | None, *, scored: bool = True) -> Result
         if not scored:
             merged = replace(merged, data=replace(merged.data, test=None))
         with threadpool_limits(1):
-            setting = from_config(merged, known)
+            setting = from_config(merged, known, constants=store.note("constants"))
             gone = _no_longer_limited(parse_config(raw, Path(store.note("base"))), merged)
             setting = replace(setting, notes=(*setting.notes, *gone))
             setting.driver.reuse(store)
@@ -248,6 +262,18 @@ def run(model: Any, sequences: Any) -> Array:
         data = load_sequences(sequences, "sequences")
         check_symbols_read(data.x, loaded, "sequences")
         return run_network(loaded, data)[0]
+
+
+def compile_model(model: Any) -> Runtime:
+    """A network ready to run step by step in compiled code; see `Runtime`.
+
+    Args:
+        model: a `Model`, or anything that `modelflex.load` reads, such as the folder of an artefact.
+
+    Raises:
+        UserError: anything wrong with the model, or the native kernels were not built.
+    """
+    return Runtime(build_program(model if isinstance(model, Model) else load_model(model)))
 
 
 def analyze_model(path: Path, data: Path | None) -> dict[str, Any]:

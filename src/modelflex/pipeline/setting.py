@@ -19,7 +19,6 @@ from modelflex.evaluate import Metric, Task, make_task
 from modelflex.execute.kernels import HAVE_NATIVE
 from modelflex.importers.data import check_task, load_sequences
 from modelflex.importers.models import load_model
-from modelflex.registry import PLATFORMS
 from modelflex.search.advised_space import default_grids
 from modelflex.search.config import Config
 from modelflex.search.driver import Driver
@@ -28,6 +27,7 @@ from modelflex.search.pricing import Pricer, baseline_cost
 from modelflex.search.problem import ARITHMETIC, Problem, model_digest, run_network, score_network
 from modelflex.search.space import SpaceRecipe, read_space
 from modelflex.search.study import Baseline, Limit
+from modelflex.search.targets import ready_platform, stored_constants
 from modelflex.search.workers import can_spawn
 
 
@@ -37,6 +37,7 @@ class Setting:
 
     Attributes:
         recipes: the space as given; the driver's may hold those that fit only.
+        constants: what the study keeps of the platform; see `stored_constants`.
     """
 
     problem: Problem
@@ -49,6 +50,7 @@ class Setting:
     limits: tuple[Limit, ...]
     objective: Objective
     notes: tuple[str, ...]
+    constants: Mapping[str, Any]
 
 
 def prepare(
@@ -65,6 +67,7 @@ def prepare(
     draw: Draw,
     known: Mapping[str, Any] | None = None,
     only_fitting: bool = False,
+    constants: Mapping[str, Any] | None = None,
 ) -> Setting:
     """Check that everything fits together, calibrate, run the baseline and price the space.
 
@@ -74,6 +77,7 @@ def prepare(
         known: the key of the problem and the densities that an earlier search of it stored.
         only_fitting: whether the driver leaves out recipes that choose for a weight what cannot
             hold it, in place of refusing the space.
+        constants: of a measured platform, that an earlier search stored.
 
     Raises:
         UserError: anything that does not fit.
@@ -83,7 +87,7 @@ def prepare(
     validation = _held_out(validation, model, kind, "validation")
     test = None if test is None else _held_out(test, model, kind, "test")
     recipes = None if space is None else _space(space)  # told of mistakes before the work begins
-    platform: Platform = PLATFORMS.get(target[0]).from_config(target[1])
+    platform = ready_platform(*target, constants)
     stats = calibrate(model, calibration, draw, seed)
     if recipes is None:
         recipes = read_space(default_grids(model, stats))
@@ -103,7 +107,17 @@ def prepare(
     driver = Driver(problem, pricer, priced, limits, objective, found)
     notes = _notes(kind, _shared(calibration, validation, test))
     return Setting(
-        problem, driver, pricer, platform, baseline, tuple(recipes), test, limits, objective, notes
+        problem,
+        driver,
+        pricer,
+        platform,
+        baseline,
+        tuple(recipes),
+        test,
+        limits,
+        objective,
+        notes,
+        stored_constants(target[0], platform),
     )
 
 
@@ -179,7 +193,11 @@ def _space(space: Any) -> list[SpaceRecipe]:
 
 
 def from_config(
-    config: Config, known: Mapping[str, Any] | None = None, *, only_fitting: bool = False
+    config: Config,
+    known: Mapping[str, Any] | None = None,
+    *,
+    only_fitting: bool = False,
+    constants: Mapping[str, Any] | None = None,
 ) -> Setting:
     """Load what a configuration names and make its search ready; see `prepare`."""
     data = config.data
@@ -197,6 +215,7 @@ def from_config(
         data.draw,
         known,
         only_fitting,
+        constants,
     )
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, Final, Self, cast, get_args
 
 from modelflex.calibrate import calibrate
+from modelflex.compress import compress
+from modelflex.core.cost import Cost
 from modelflex.core.data import Sequences
 from modelflex.core.json_values import read_json_object
 from modelflex.core.model import Model
-from modelflex.core.platform import Platform
+from modelflex.core.platform import MeasuredPlatform, Platform
 from modelflex.core.products import program_table
 from modelflex.core.profile import Profile, SiteCounts
 from modelflex.core.program import Program, build_program
@@ -21,6 +23,7 @@ from modelflex.core.spec import SPECS
 from modelflex.errors import UserError, nearest
 from modelflex.importers.data import load_sequences
 from modelflex.importers.models import load_model
+from modelflex.pipeline.measuring import measure_program
 from modelflex.platforms.systolic.closed_forms import Dataflow
 from modelflex.platforms.systolic.layers import COMPAT, simulate_layer, total_cycles
 from modelflex.platforms.systolic.points import Points, one_point
@@ -32,6 +35,7 @@ from modelflex.report.summary import strict_json
 from modelflex.search.config import platform_options, read_toml
 from modelflex.search.pricing import Pricer
 from modelflex.search.problem import run_network
+from modelflex.search.targets import ready_platform
 
 DEFAULT_STEPS = 100
 MAX_STEPS = 2**53
@@ -141,8 +145,7 @@ def find_platform(text: str) -> Platform:
             "a family, a shipped spec or a .toml file",
             nearest(text, known),
         )
-    platform: Platform = PLATFORMS.get(text).from_config({})
-    return platform
+    return ready_platform(text, {})
 
 
 def _platform_in(path: Path) -> Platform:
@@ -156,8 +159,7 @@ def _platform_in(path: Path) -> Platform:
             f"'{path}' names no platform",
             "a spec with `family`, or a configuration with a table [platform]",
         )
-    platform: Platform = PLATFORMS.get(name).from_config(options)
-    return platform
+    return ready_platform(name, options)
 
 
 def price_model(
@@ -168,11 +170,13 @@ def price_model(
     data: Path | None = None,
     steps: int | None = None,
 ) -> dict[str, Any]:
-    """What a model costs on a platform, without compressing or running it.
+    """What a model costs on a platform, without compressing or running it; on a platform that is
+    measured it is compressed by the recipe and run, and `predicted` is what the platform expected.
 
     Args:
         model: folder, file, torch module or `Model`.
-        recipe: a recipe (JSON); without one all weights and activations have 16 bits.
+        recipe: a recipe (JSON); without one all weights and activations have 16 bits, and a measured
+            platform runs the model as it is.
         data: sequences that tell how many steps there are, and which share of the products an
             activity leaves to do.
         steps: T, time steps of a sequence, instead of the data's mean (100 without either).
@@ -192,7 +196,14 @@ def price_model(
             f"'{loaded.name}' is compressed already", "the uncompressed model with a recipe"
         )
     chosen = Recipe((), label="16 bits") if recipe is None else _read_recipe(recipe)
-    if compressed:
+    as_it_is = compressed
+    predicted: Cost | None = None
+    if isinstance(platform, MeasuredPlatform):
+        as_it_is = recipe is None
+        cost, predicted = _measured(
+            loaded, platform, None if as_it_is else chosen, sequences, length
+        )
+    elif compressed:
         program = build_program(loaded)
         profile = _profile(loaded, program, sequences)
         cost = platform.cost(program_table(program, profile, loaded, length))
@@ -202,13 +213,40 @@ def price_model(
     priced: dict[str, Any] = strict_json(
         {
             "model": loaded.name,
-            "recipe": None if compressed else chosen.to_json(),
+            "recipe": None if as_it_is else chosen.to_json(),
             "steps": length,
             "cost": cost.to_json(),
+            **({} if predicted is None else {"predicted": predicted.to_json()}),
             "platform": dict(platform.description),
         }
     )
     return priced
+
+
+def _measured(
+    model: Model,
+    platform: MeasuredPlatform,
+    recipe: Recipe | None,
+    data: Sequences | None,
+    steps: float,
+) -> tuple[Cost, Cost]:
+    """Measured and predicted cost of a model as it is, or compressed by a recipe.
+
+    Raises:
+        UserError: there is a recipe and no data to compress with.
+    """
+    built = model
+    if recipe is not None:
+        if data is None:
+            raise UserError(
+                "a recipe is to be measured without data",
+                "calibration data (--data), with which the model is compressed",
+            )
+        built = compress(model, recipe, calibrate(model, data)).model
+    program = build_program(built)
+    profile = _profile(built, program, data)
+    cost = measure_program(platform, program, profile, model, data, steps)
+    return cost, platform.cost(program_table(program, profile, model, steps))
 
 
 def _profile(model: Model, program: Program, sequences: Sequences | None) -> Profile:

@@ -59,7 +59,7 @@ def priced_text(priced: Mapping[str, Any]) -> RenderableType:
     """Totals, where the energy goes, and the products."""
     cost, platform = priced["cost"], priced["platform"]
     recipe = priced["recipe"]
-    label = "as it is compressed" if recipe is None else (recipe["label"] or "recipe")
+    label = "as it is" if recipe is None else (recipe["label"] or "recipe")
     head = f"{priced['model']} ({label}) on {platform.get('title', platform.get('name', ''))}"
     parts: list[RenderableType] = [Text(head, style="bold")]
     if "model" in platform:
@@ -67,7 +67,12 @@ def priced_text(priced: Mapping[str, Any]) -> RenderableType:
     totals = Table(box=None, pad_edge=False, show_header=False)
     for name, unit in COST_UNITS.items():
         totals.add_row(name, show_quantity(cost[name], unit))
+    for name, value in cost["resources"].items() if "predicted" in priced else ():
+        totals.add_row(name, _resource(name, value))
     parts += [totals, Text()]
+    if "predicted" in priced:
+        told = show_quantity(priced["predicted"]["latency_per_step_s"], "s")
+        parts.append(Text(f"Measured on this machine; predicted latency_per_step_s: {told}"))
     if cost["energy_breakdown_j"]:
         energy = cost["energy_breakdown_j"]
         shares = (f"{part} {show_quantity(joules, 'J')}" for part, joules in energy.items())
@@ -86,6 +91,14 @@ def priced_text(priced: Mapping[str, Any]) -> RenderableType:
     bound, where = cost["bound"] or "—", cost["residency"] or "—"
     parts.append(Text(f"Bound by: {bound}; weights: {where}; {priced['steps']:g} steps a sequence"))
     return Group(*parts)
+
+
+def _resource(name: str, value: float) -> str:
+    """A figure whose name ends with its unit; shares have none."""
+    for end, unit in (("_bytes_per_s", "B/s"), ("_bytes", "B"), ("_s", "s")):
+        if name.endswith(end):
+            return show_quantity(value, unit)
+    return f"{value:.3g}"
 
 
 def sweep_text(found: Mapping[str, Any]) -> RenderableType:

@@ -37,6 +37,7 @@ def summary(study: Study, paths: Mapping[str, str | Path]) -> dict[str, Any]:
         "naive": None
         if study.naive is None or study.best is None
         else _trial(study, study.naive, "naive"),
+        "measured": {name: cost.to_json() for name, cost in study.measured.items()},
         "counts": _counts(study),
         "limits": [
             {"field": limit.field, "kind": limit.kind, "value": limit.value}

@@ -22,7 +22,7 @@ from modelflex.core.recipe import Recipe
 from modelflex.core.stats import Stats
 from modelflex.core.trial import Evaluation
 from modelflex.evaluate import Task, score
-from modelflex.execute.interpret import Interpreter
+from modelflex.execute.native import execute
 
 ARITHMETIC = "5"
 """Version of docs/arithmetic.md and of the compression methods: results of another are not reused."""
@@ -72,7 +72,7 @@ def model_digest(model: Model) -> str:
 
 def run_network(model: Model, data: Sequences) -> tuple[Array, Profile]:
     """Outputs and counters of a network on data."""
-    run = Interpreter(build_program(model)).run(data)
+    run = execute(build_program(model), data)
     return run.outputs, run.profile
 
 

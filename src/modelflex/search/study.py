@@ -67,6 +67,7 @@ class Study:
         provenance: versions, seed, digests of data and model, command, seconds.
         references: method name → reference, for the methods used.
         notes: what the user should know (closures evaluated in-process, missing test data, …).
+        measured: "baseline" and "best" → costs measured on this machine; empty on modelled platforms.
     """
 
     name: str
@@ -86,3 +87,4 @@ class Study:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     references: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    measured: Mapping[str, Cost] = field(default_factory=dict)

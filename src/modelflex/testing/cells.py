@@ -26,6 +26,7 @@ from modelflex.testing.generators import (
     random_recipe,
     random_sequences,
 )
+from modelflex.testing.native import check_native
 from modelflex.testing.oracle import run_integers, run_reals
 from modelflex.testing.recipes import check_footprint
 
@@ -62,16 +63,17 @@ class CellSuite:
     def test_float_program_equals_the_equations(self, name: str) -> None:
         """The traced float program equals the cell's equations run step by step in float64."""
         for model, _, data in self._models(name):
-            outputs = run(build_program(model), data).outputs
-            np.testing.assert_allclose(
-                outputs, run_reals(model, data), rtol=0, atol=FLOAT_TOLERANCE
-            )
+            floats = run(build_program(model), data)
+            wanted = run_reals(model, data)
+            np.testing.assert_allclose(floats.outputs, wanted, rtol=0, atol=FLOAT_TOLERANCE)
+            check_native(build_program(model), data, floats)
 
     def test_integer_program_equals_plain_integers(self, name: str) -> None:
         """The batched interpreter equals the equations in Python integers, bit for bit, counters too."""
         for _, model, data in self._models(name):
             found = run(build_program(model), data)
             wanted = run_integers(model, data)
+            check_native(build_program(model), data, found)
             assert (found.outputs * FX_ONE).tolist() == wanted.outputs
             for site, counts in wanted.counts.items():
                 assert vars(found.profile.sites[site]) == vars(counts)
@@ -146,14 +148,16 @@ class LayerSuite:
     def test_float_program_equals_the_equations(self, name: str) -> None:
         """The traced float program equals the layer's equations in float64, to rounding."""
         for model, _, data in self._models(name):
-            floats = run(build_program(model), data).outputs
+            floats = run(build_program(model), data)
             wanted = run_reals(model, data)
-            np.testing.assert_allclose(floats, wanted, rtol=0, atol=FLOAT_TOLERANCE)
+            np.testing.assert_allclose(floats.outputs, wanted, rtol=0, atol=FLOAT_TOLERANCE)
+            check_native(build_program(model), data, floats)
 
     def test_integer_program_equals_plain_integers(self, name: str) -> None:
         """The batched interpreter equals the equations in Python integers, bit for bit, counters too."""
         for _, model, data in self._models(name):
             found, wanted = run(build_program(model), data), run_integers(model, data)
+            check_native(build_program(model), data, found)
             assert (found.outputs * FX_ONE).tolist() == wanted.outputs
             for site, counts in wanted.counts.items():
                 assert vars(found.profile.sites[site]) == vars(counts)
@@ -190,6 +194,7 @@ class LayerSuite:
                 for site, counts in wanted.counts.items():
                     assert vars(found.profile.sites[site]) == vars(counts)
                 check_footprint(case, found)
+                check_native(case.program, data, found)
 
     def test_both_ways_of_pricing_agree(self, name: str) -> None:
         """Rows from footprints equal rows from the program, for compressed and float networks."""

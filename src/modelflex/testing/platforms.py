@@ -12,6 +12,7 @@ from modelflex.registry import PLATFORMS
 from modelflex.search.limits import optimistic_values
 from modelflex.search.pricing import Pricer, baseline_cost
 from modelflex.search.problem import run_network
+from modelflex.search.targets import ready_platform
 from modelflex.testing.generators import random_recipe
 from modelflex.testing.recipes import cached_case, executed
 
@@ -21,16 +22,15 @@ class PlatformSuite:
 
     def test_says_what_it_assumes(self, name: str) -> None:
         """A reference, and a description for the report."""
-        platform = PLATFORMS.get(name)
-        assert platform.reference.strip()
-        assert platform.from_config({}).description
+        assert PLATFORMS.get(name).reference.strip()
+        assert ready_platform(name, {}).description
 
     def test_many_recipes_cost_what_each_costs_alone(self, name: str) -> None:
         """`combine` over many recipes equals `cost` of one; costs are finite and not negative."""
         case = cached_case(0)
         rng = np.random.default_rng(0)
         recipes = [random_recipe(rng, case.model) for _ in range(8)]
-        pricer = Pricer(case.model, case.stats, PLATFORMS.get(name).from_config({}), 7.0)
+        pricer = Pricer(case.model, case.stats, ready_platform(name, {}), 7.0)
         expected, low, high = pricer.price(recipes)
         assert set(expected) <= set(COST_UNITS)
         for i, recipe in enumerate(recipes):
@@ -51,7 +51,7 @@ class PlatformSuite:
 
     def test_measured_recipes_cost_what_their_programs_cost(self, name: str) -> None:
         """Pricing by footprint and counters equals pricing the program itself, breakdowns included."""
-        platform = PLATFORMS.get(name).from_config({})
+        platform = ready_platform(name, {})
         for seed in range(4):
             case, ran = cached_case(seed), executed(seed)
             pricer = Pricer(case.model, case.stats, platform, case.data.mean_length)
@@ -67,6 +67,6 @@ class PlatformSuite:
         """Float weights are priced or not (None), but their bytes are always known."""
         case = cached_case(1)
         _, profile = run_network(case.model, case.data)
-        cost = baseline_cost(case.model, profile, PLATFORMS.get(name).from_config({}))
+        cost = baseline_cost(case.model, profile, ready_platform(name, {}))
         assert cost.weight_bytes == case.model.weight_bytes
         assert cost.weight_fetch_bytes_per_step is not None

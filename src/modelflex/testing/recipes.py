@@ -25,6 +25,7 @@ from modelflex.export.artefact import save_artefact
 from modelflex.importers.models import load_model
 from modelflex.search.pricing import Pricer
 from modelflex.testing.generators import Case, random_case
+from modelflex.testing.native import check_native
 
 cached_case = lru_cache(maxsize=64)(random_case)
 
@@ -140,6 +141,11 @@ class RecipeSuite:
         for stage, slots in numpy.state.items():
             for slot, value in slots.items():
                 np.testing.assert_array_equal(value, native.state[stage][slot])
+
+    def test_native_executor_equals_the_interpreter(self, seed: int) -> None:
+        """Batches, streams and chunks of compiled code: the interpreter's bits, counters and states."""
+        case = cached_case(seed)
+        check_native(case.program, case.data, executed(seed))
 
     def test_artefacts_load_back_bit_identical(self, seed: int, tmp_path: Path) -> None:
         """A saved and loaded model gives the same outputs, bit for bit."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from modelflex.activities.delta import Delta
-from modelflex.core import fixed, kernels
+from modelflex.core import accumulators, fixed, kernels
 from modelflex.core.bits import pack_codes
 from modelflex.core.data import Sequences
 from modelflex.core.fixed import Array, Multiplier, Scale
@@ -23,7 +23,6 @@ from modelflex.core.program import build_program
 from modelflex.core.tracer import Link
 from modelflex.core.weight import Matrix
 from modelflex.errors import UserError
-from modelflex.execute import interpret
 from modelflex.execute.interpret import Interpreter
 
 TEXT = (Path(__file__).resolve().parents[3] / "docs" / "arithmetic.md").read_text("utf-8")
@@ -69,7 +68,7 @@ def test_constants(name: str) -> None:
 
 
 def test_the_accumulator_limit() -> None:
-    assert int(table_row("`MAX_ACCUMULATOR`")[1]) == interpret.MAX_ACCUMULATOR == 2**47
+    assert int(table_row("`MAX_ACCUMULATOR`")[1]) == accumulators.MAX_ACCUMULATOR == 2**47
 
 
 @pytest.mark.parametrize(

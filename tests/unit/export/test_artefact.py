@@ -205,7 +205,7 @@ def test_a_run_killed_while_writing_leaves_nothing_half_written(
         if next(calls, None) is None:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("modelflex.export.artefact.os.fsync", fsync)
+    monkeypatch.setattr("modelflex.core.files.os.fsync", fsync)
     if writes < 4:
         with pytest.raises(KeyboardInterrupt):
             save_artefact(small(4), best, recipe=recipe(), provenance={})

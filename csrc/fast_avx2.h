@@ -1,0 +1,43 @@
+/* Shared by the files of AVX2 kernels. */
+#ifndef MODELFLEX_FAST_AVX2_H
+#define MODELFLEX_FAST_AVX2_H
+
+#include "packed_kernels.h"
+
+#ifdef __AVX2__ /* files are empty where they are compiled without the flags of their set */
+
+#include <immintrin.h>
+#include <string.h>
+
+#define MF_INLINE static inline __attribute__((always_inline))
+
+MF_INLINE __m256i load(const void *at) { return _mm256_loadu_si256((const __m256i *)at); }
+
+MF_INLINE __m256i broadcast_32(const void *at) {
+    int32_t v;
+    memcpy(&v, at, sizeof v);
+    return _mm256_set1_epi32(v);
+}
+
+/* All ones in the first n of 8 lanes. */
+MF_INLINE __m256i first_lanes(size_t n) {
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n < 8 ? (int)n : 8), lane);
+}
+
+int32_t mf_avx2_prepare_circulant(const mf_packed *p, const int16_t *x, uint8_t *prepared);
+void mf_avx2_circulant(const mf_packed *p, const mf_steps *steps);
+void mf_avx2_add_columns(const mf_packed *p, const mf_run *run, int32_t *total);
+void mf_avx2_linear_f32(const float *tiles, uint32_t out, uint32_t inputs, const float *x,
+                        size_t x_stride, size_t steps, const float *bias, float *y,
+                        size_t y_stride);
+void mf_avx2_add_f32(const float *a, const float *b, size_t n, float *out);
+void mf_avx2_sub_f32(const float *a, const float *b, size_t n, float *out);
+void mf_avx2_mul_f32(const float *a, const float *b, size_t n, float *out);
+void mf_avx2_sigmoid_f32(const float *x, size_t n, float *out);
+void mf_avx2_tanh_f32(const float *x, size_t n, float *out);
+extern const mf_elementwise mf_avx2_elementwise;
+
+#endif
+
+#endif

@@ -1,0 +1,183 @@
+// Batches: ragged sequences that start from reset, stepped together, over threads.
+#include <nanobind/stl/shared_ptr.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <system_error>
+#include <thread>
+
+#include "native_plan.h"
+#include "native_rows.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+// Sequences that start from reset, longest first, `plan.rows` of them stepped together.
+struct Batch {
+    const Plan &plan;
+    const float *x;
+    const int64_t *order, *starts, *lengths; // numbers of sequences, longest first; of the sequences
+    size_t count;
+    double *outputs;               // [steps or count, K]
+    std::vector<uint8_t *> states; // of every slot: [count, bytes]
+    std::vector<int16_t *> codes;  // of every site: [steps, or sequences where it runs once; inputs]
+    std::atomic<size_t> next{0};
+
+    // Of every lane: the row of x, the number of the sequence.
+    struct Rows {
+        std::vector<size_t> step, once;
+    };
+
+    // What a thread needs, made before it: a thread could not say that there is no memory.
+    struct Worker {
+        Worker(const Plan &plan, size_t sites)
+            : memory(plan.memory_bytes), scratch(plan.weights->scratch_bytes()), counts(sites),
+              rows{std::vector<size_t>(plan.rows), std::vector<size_t>(plan.rows)} {}
+        Memory memory, scratch;
+        std::vector<mf_counts> counts;
+        Rows rows;
+    };
+
+    void work(Worker &own) {
+        const mf_run run = {own.memory.data(), own.scratch.data(), own.counts.data(), nullptr};
+        for (size_t first; (first = next.fetch_add(plan.rows)) < count;) {
+            group(run, first, std::min<size_t>(plan.rows, count - first), own.rows);
+        }
+    }
+
+    void group(mf_run run, size_t first, size_t lanes, Rows &rows) const {
+        const int64_t *numbers = order + first;
+        const mf_trace step = {codes.data(), rows.step.data()}, once = {codes.data(), rows.once.data()};
+        std::copy(numbers, numbers + lanes, rows.once.begin());
+        for (const mf_stage &stage : plan.stages) {
+            mf_reset_stage(&stage, run.memory, 0, lanes);
+        }
+        size_t alive = lanes;
+        for (int64_t t = 0; alive; t++) {
+            for (size_t lane = 0; lane < alive; lane++) {
+                const size_t row = static_cast<size_t>(starts[numbers[lane]] + t);
+                rows.step[lane] = row;
+                enter(plan, row_of(plan.x.place, run.memory, lane), x + row * plan.x.size,
+                      plan.x.size, false);
+            }
+            size_t going = alive;
+            while (going && lengths[numbers[going - 1]] == t + 1) {
+                going--;
+            }
+            for (const mf_stage &stage : plan.stages) {
+                run.trace = codes.empty() ? nullptr : (stage.once ? &once : &step);
+                if (!stage.once) {
+                    mf_run_stage(&stage, run, 0, alive);
+                } else if (going < alive) {
+                    mf_run_stage(&stage, run, going, alive - going);
+                }
+            }
+            for (size_t lane = plan.per_step ? 0 : going; lane < alive; lane++) {
+                const int64_t number = numbers[lane];
+                const auto row = static_cast<size_t>(plan.per_step ? starts[number] + t : number);
+                leave(plan, row_of(plan.y.place, run.memory, lane), outputs + row * plan.y.size,
+                      plan.y.size, true);
+            }
+            alive = going;
+        }
+        for (size_t s = 0; s < plan.slots.size(); s++) {
+            const Plan::Slot &slot = plan.slots[s];
+            for (size_t lane = 0; lane < lanes; lane++) {
+                std::memcpy(states[s] + static_cast<size_t>(numbers[lane]) * slot.bytes,
+                            row_of(slot.place, run.memory, lane), slot.bytes);
+            }
+        }
+    }
+};
+
+void check_batch(const Batch &b, size_t steps) {
+    std::vector<bool> seen(b.count, false);
+    int64_t before = INT64_MAX;
+    for (size_t i = 0; i < b.count; i++) {
+        const int64_t number = b.order[i];
+        require(number >= 0 && static_cast<size_t>(number) < b.count && !seen[number],
+                "order must hold every sequence once");
+        seen[number] = true;
+        const int64_t start = b.starts[number], length = b.lengths[number];
+        require(length >= 1 && length <= before, "order must be of falling lengths");
+        require(start >= 0 && length <= static_cast<int64_t>(steps) &&
+                    start <= static_cast<int64_t>(steps) - length,
+                "a sequence lies beyond x");
+        before = length;
+    }
+}
+
+using Numbers = Array<const int64_t>;
+
+void run_batch(const std::shared_ptr<Plan> &plan, const Array<const float> &x, const Numbers &order,
+               const Numbers &starts, const Numbers &lengths, size_t threads,
+               const Array<double> &outputs, const nb::list &states,
+               const Array<uint64_t> &counts, const nb::list &codes) {
+    require(plan && plan->finished, "plans must be finished");
+    require(x.ndim() == 2 && x.shape(1) == plan->x.size, "x must be [steps, inputs]");
+    const size_t steps = x.shape(0), count = order.size(), sites = plan->weights->count();
+    require(starts.size() == count && lengths.size() == count, "a start and a length a sequence");
+    require(outputs.ndim() == 2 && outputs.shape(1) == plan->y.size &&
+                outputs.shape(0) == (plan->per_step ? steps : count),
+            "outputs must be [steps or sequences, outputs]");
+    require(counts.ndim() == 2 && counts.shape(0) == sites && counts.shape(1) == 3,
+            "counts must be [sites, 3]");
+    require(states.size() == plan->slots.size(), "an array for each carried value");
+    require(threads >= 1 && threads <= 1024, "threads must be from 1 to 1024");
+    Batch batch{*plan, x.data(), order.data(), starts.data(), lengths.data(), count,
+                outputs.data(), {}, {}};
+    for (size_t s = 0; s < plan->slots.size(); s++) {
+        const auto array = nb::cast<Array<uint8_t>>(states[s], false);
+        require(array.size() == count * plan->slots[s].bytes, "a state of another size");
+        batch.states.push_back(array.data());
+    }
+    require(codes.size() == 0 || (plan->integer && codes.size() == sites), "an array for each site");
+    for (size_t site = 0; site < codes.size(); site++) {
+        const auto array = nb::cast<Array<int16_t>>(codes[site], false);
+        require(array.ndim() == 2 && array.shape(1) == plan->weights->at(site).entering &&
+                    array.shape(0) == (plan->runs_once(site) ? count : steps),
+                "codes must be [steps or sequences, inputs]");
+        batch.codes.push_back(array.data());
+    }
+    check_batch(batch, steps);
+    require(mf_finite_f32(x.data(), x.size()), "x holds NaN or infinity; expected finite numbers");
+    threads = std::min(threads, (count + plan->rows - 1) / plan->rows);
+    std::vector<Batch::Worker> workers;
+    for (size_t i = 0; i < std::max<size_t>(threads, 1); i++) {
+        workers.emplace_back(*plan, std::max<size_t>(sites, 1));
+    }
+    {
+        nb::gil_scoped_release unlocked;
+        std::vector<std::thread> others;
+        others.reserve(workers.size());
+        try {
+            for (size_t i = 1; i < workers.size(); i++) {
+                others.emplace_back([&batch, &workers, i] { batch.work(workers[i]); });
+            }
+        } catch (const std::system_error &) { // no more threads to be had: fewer do the work
+        }
+        batch.work(workers[0]);
+        for (std::thread &other : others) {
+            other.join();
+        }
+    }
+    for (size_t site = 0; site < sites; site++) {
+        uint64_t *total = counts.data() + 3 * site;
+        for (const Batch::Worker &worker : workers) {
+            total[0] += worker.counts[site].runs;
+            total[1] += worker.counts[site].units;
+            total[2] += worker.counts[site].active;
+        }
+    }
+}
+
+}  // namespace
+
+void bind_batch(nb::module_ &m) {
+    m.def("run_batch", &run_batch, "plan"_a, "x"_a.noconvert(), "order"_a.noconvert(),
+          "starts"_a.noconvert(), "lengths"_a.noconvert(), "threads"_a, "outputs"_a.noconvert(),
+          "states"_a, "counts"_a.noconvert(), "codes"_a);
+}

@@ -1,0 +1,120 @@
+// Plans of Python (modelflex.core.plan) in the form that csrc/plan.c runs.
+#ifndef MODELFLEX_NATIVE_PLAN_H
+#define MODELFLEX_NATIVE_PLAN_H
+
+#include <nanobind/nanobind.h>
+
+#include <cstdlib>
+#include <deque>
+#include <map>
+#include <memory>
+#include <new>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "native_arrays.h"
+#include "native_matrix.h"
+#include "plan.h"
+
+// Zeroed memory on a cache line's boundary.
+class Memory {
+  public:
+    Memory() = default;
+    explicit Memory(size_t bytes);
+    uint8_t *data() const { return memory_.get(); }
+
+  private:
+    struct Free {
+        void operator()(void *p) const { std::free(p); }
+    };
+    std::unique_ptr<uint8_t, Free> memory_;
+};
+
+// What is multiplied, packed once and shared by all streams.
+class Weights {
+  public:
+    Weights() = default;
+    Weights(const Weights &) = delete;
+    Weights &operator=(const Weights &) = delete;
+    // `stored` is a core.stored_matrix.StoredMatrix; `map` is the size of what taps point into.
+    void add_codes(nanobind::handle stored, int x_bits, int accumulator_bits, nanobind::handle bias,
+                   nanobind::handle taps, uint32_t map, uint32_t unit);
+    void add_floats(const Array<const float> &matrix, nanobind::handle bias, nanobind::handle taps,
+                    uint32_t map, uint32_t unit);
+
+    struct Product {
+        mf_product product = {};
+        int bits = 0;        // of the accumulator; 0: floats
+        size_t entering = 0; // elements of the vector or map that is multiplied
+        Memory packed, bias, taps, codes, table, multipliers, index;
+    };
+    const Product &at(size_t site) const;
+    size_t count() const { return products_.size(); }
+    size_t scratch_bytes() const { return scratch_bytes_; }
+
+  private:
+    static void own(Product &made, const NativeMatrix &native);
+    void finish(Product &made, nanobind::handle taps, uint32_t map, uint32_t unit);
+    std::deque<Product> products_; // stay where they are: calls point to them
+    size_t scratch_bytes_ = 0;
+};
+
+// A row of a buffer as Python names it, checked against the memory.
+struct Operand {
+    mf_place place;
+    size_t size; // elements
+};
+
+class Plan {
+  public:
+    Plan(std::shared_ptr<Weights> weights, bool integer, uint32_t rows, size_t state_bytes,
+         size_t scratch_bytes);
+    Plan(const Plan &) = delete;
+    Plan &operator=(const Plan &) = delete;
+    // Operands are (byte offset in memory, bytes to the next row, elements).
+    void begin_stage(bool once);
+    void add_call(int kernel, int site, const nanobind::list &inputs, const nanobind::list &outputs,
+                  const nanobind::dict &attrs, bool ahead);
+    void add_slot(nanobind::handle place, size_t item_bytes, nanobind::handle init);
+    void finish(nanobind::handle x, nanobind::handle y);
+
+    bool runs_once(size_t site) const;
+
+    std::shared_ptr<Weights> weights;
+    bool integer, per_step = true, finished = false;
+    uint32_t rows;
+    size_t state_bytes, memory_bytes;
+    Operand x = {}, y = {};
+    uint64_t macs = 0; // of a row
+    std::vector<mf_stage> stages;
+    struct Slot {
+        mf_place place;
+        size_t bytes;
+    };
+    std::vector<Slot> slots; // of all stages, in their order
+
+  private:
+    Operand operand(nanobind::handle given, size_t item_bytes) const;
+    void read_attrs(mf_call &call, const nanobind::dict &attrs);
+    void check(const mf_call &call, const std::vector<Operand> &in,
+               const std::vector<Operand> &out) const;
+    const int32_t *keep(nanobind::handle array, size_t *count, int32_t low, int32_t high);
+
+    struct Stage {
+        std::vector<mf_call> ahead, step, calls;
+        std::vector<mf_slot> slots;
+        bool once;
+    };
+    std::deque<Stage> made_;
+    std::map<size_t, bool> once_; // of sites: whether their stage runs once
+    std::deque<std::vector<int32_t>> constants_;
+    std::deque<std::vector<uint8_t>> inits_;
+};
+
+void bind_weights(nanobind::module_ &m);
+void bind_plan(nanobind::module_ &m);
+void bind_runtime(nanobind::module_ &m);
+void bind_batch(nanobind::module_ &m);
+
+#endif

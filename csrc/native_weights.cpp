@@ -1,0 +1,134 @@
+// Weights of plans: checked, copied and packed once, at load.
+#include <algorithm>
+#include <cstring>
+#include <type_traits>
+
+#include "native_plan.h"
+#include "packed.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+constexpr size_t kAlignment = 64;
+
+// A copy of an array of T with `count` entries (any number, where that is 0).
+template <typename T>
+Memory copy_of(nb::handle given, size_t count, const char *message) {
+    Array<const T> array;
+    require(nb::try_cast(given, array, false) && (!count || array.size() == count), message);
+    Memory made(array.nbytes());
+    std::memcpy(made.data(), array.data(), array.nbytes());
+    return made;
+}
+
+}  // namespace
+
+Memory::Memory(size_t bytes) {
+    const size_t whole = (bytes + kAlignment) / kAlignment * kAlignment;
+    memory_.reset(static_cast<uint8_t *>(std::aligned_alloc(kAlignment, whole)));
+    if (!memory_) {
+        throw std::bad_alloc();
+    }
+    std::memset(memory_.get(), 0, whole);
+}
+
+const Weights::Product &Weights::at(size_t site) const {
+    require(site < products_.size(), "a call names a product that is not there");
+    return products_[site];
+}
+
+void Weights::finish(Product &made, nb::handle taps, uint32_t map, uint32_t unit) {
+    mf_product &p = made.product;
+    p.positions = 1;
+    p.unit = unit;
+    made.entering = p.inputs;
+    require(unit && p.inputs % unit == 0, "a fetch unit must divide the inputs");
+    if (!taps.is_none()) {
+        Array<const int32_t> array;
+        require(nb::try_cast(taps, array, false) && array.ndim() == 2 && array.shape(0) &&
+                    array.shape(1) == p.inputs,
+                "taps must be int32 [positions, inputs]");
+        for (size_t i = 0; i < array.size(); i++) {
+            const int32_t tap = array.data()[i];
+            require(tap >= -1 && (tap < 0 || static_cast<uint32_t>(tap) < map),
+                    "a tap lies beyond the map");
+        }
+        made.taps = copy_of<int32_t>(taps, array.size(), "taps");
+        p.taps = reinterpret_cast<const int32_t *>(made.taps.data());
+        p.positions = static_cast<uint32_t>(array.shape(0));
+        made.entering = map;
+    }
+    scratch_bytes_ = std::max(scratch_bytes_, mf_product_scratch(&p));
+    products_.push_back(std::move(made));
+}
+
+void Weights::add_codes(nb::handle stored, int x_bits, int bits, nb::handle bias, nb::handle taps,
+                        uint32_t map, uint32_t unit) {
+    require(x_bits >= 2 && x_bits <= 16 && (bits == 32 || bits == 64), "bits of codes or sums");
+    NativeMatrix native = as_native_matrix(stored);
+    Product made;
+    made.bits = bits;
+    mf_product &p = made.product;
+    p.matrix = native.matrix;
+    p.out = p.matrix.out;
+    p.inputs = p.matrix.inputs;
+    if (!bias.is_none()) {
+        constexpr const char *message = "a bias must have one entry for each output";
+        made.bias = bits == 32 ? copy_of<int32_t>(bias, p.out, message)
+                               : copy_of<int64_t>(bias, p.out, message);
+        p.bias = made.bias.data();
+    }
+    const size_t bytes = bits == 32 ? mf_packed_bytes(&p.matrix, x_bits) : 0;
+    if (bytes) {
+        made.packed = Memory(bytes);
+        mf_pack(&p.matrix, x_bits, made.packed.data());
+        p.packed = made.packed.data();
+    }
+    own(made, native);
+    finish(made, taps, map, unit);
+}
+
+// Copies, so that nobody can change what was checked. Not of what is packed and read by rows only.
+void Weights::own(Product &made, const NativeMatrix &native) {
+    mf_matrix &m = made.product.matrix;
+    const bool read = !made.product.packed || m.by_columns;
+    const auto copy = [read](Memory &memory, auto *&at, size_t bytes) {
+        if (read && bytes) {
+            memory = Memory(bytes);
+            std::memcpy(memory.data(), at, bytes);
+        }
+        at = reinterpret_cast<std::remove_reference_t<decltype(at)>>(memory.data());
+    };
+    copy(made.codes, m.codes, native.code_bytes);
+    copy(made.table, m.table, native.table_bytes);
+    copy(made.multipliers, m.multipliers, native.multiplier_bytes);
+    copy(made.index, m.index, native.index_bytes);
+}
+
+void Weights::add_floats(const Array<const float> &matrix, nb::handle bias, nb::handle taps,
+                         uint32_t map, uint32_t unit) {
+    require(matrix.ndim() == 2 && matrix.size() && matrix.size() >> 31 == 0, "a matrix [out, in]");
+    Product made;
+    mf_product &p = made.product;
+    p.out = static_cast<uint32_t>(matrix.shape(0));
+    p.inputs = static_cast<uint32_t>(matrix.shape(1));
+    if (!bias.is_none()) {
+        made.bias = copy_of<float>(bias, p.out, "a bias must have one entry for each output");
+        p.bias = made.bias.data();
+    }
+    made.packed = Memory(mf_packed_f32_bytes(p.out, p.inputs));
+    mf_pack_f32(matrix.data(), p.out, p.inputs, made.packed.data());
+    p.packed = made.packed.data();
+    finish(made, taps, map, unit);
+}
+
+void bind_weights(nb::module_ &m) {
+    nb::class_<Weights>(m, "Weights")
+        .def(nb::init<>())
+        .def("add_codes", &Weights::add_codes, "matrix"_a, "x_bits"_a, "accumulator_bits"_a,
+             "bias"_a.none(), "taps"_a.none(), "entering"_a, "unit"_a)
+        .def("add_floats", &Weights::add_floats, "matrix"_a.noconvert(), "bias"_a.none(),
+             "taps"_a.none(), "entering"_a, "unit"_a);
+}

@@ -1,0 +1,78 @@
+/* Fast products and elementwise kernels of the instruction set that the CPU has, chosen at run time.
+ *
+ * Weights are packed once, at load, into the order in which a kernel reads them. Results equal those of
+ * matrix.h and elementwise.h bit for bit in integers. The caller owns all memory; packed weights and
+ * scratch are 64-byte aligned. Packed weights stay valid when the instruction set is limited afterwards.
+ */
+#ifndef MODELFLEX_PACKED_H
+#define MODELFLEX_PACKED_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "matrix.h"
+#include "piecewise.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Bytes of a packed matrix for inputs of x_bits bits; 0 if there is no fast product for this pair on this
+ * CPU, where matrix.h serves. */
+size_t mf_packed_bytes(const mf_matrix *m, int x_bits);
+void mf_pack(const mf_matrix *m, int x_bits, void *packed);
+/* Bytes of scratch that any call with this matrix needs. */
+size_t mf_packed_scratch(const void *packed);
+/* acc[t][out] = bias + A x[t] for t < steps; strides count elements, bias NULL is 0. The caller has proven
+ * that int32 holds all sums of terms. acc may be the bias where steps is 1. */
+void mf_packed_linear(const void *packed, const int16_t *x, size_t x_stride, size_t steps,
+                      const int32_t *bias, int32_t *acc, size_t acc_stride, void *scratch);
+/* total[out] += A delta, as mf_accumulate_i32: what the mask leaves out is 0. */
+void mf_packed_accumulate(const void *packed, const int32_t *delta, const uint8_t *mask,
+                          uint32_t mask_block, int32_t *total, void *scratch);
+
+/* The same of float32 weights [out][inputs]; any order of summation. bytes is never 0. */
+size_t mf_packed_f32_bytes(uint32_t out, uint32_t inputs);
+void mf_pack_f32(const float *w, uint32_t out, uint32_t inputs, void *packed);
+void mf_packed_linear_f32(const void *packed, const float *x, size_t x_stride, size_t steps,
+                          const float *bias, float *y, size_t y_stride, void *scratch);
+
+/* The integer kernels have the contracts of elementwise.h and piecewise.h, where 0 <= mu < 2^15. rescale's
+ * mu has one entry for each of mu_count equal groups of consecutive columns. Those of floats are within
+ * 4e-7 of the real functions. */
+typedef struct {
+    void (*quantize)(const int32_t *v, size_t n, int32_t mu, int s, int bits, int16_t *codes);
+    void (*rescale_i32)(const int32_t *acc, size_t rows, size_t columns, const int32_t *mu,
+                        size_t mu_count, int s, int32_t *fx);
+    void (*rescale_i64)(const int64_t *acc, size_t rows, size_t columns, const int32_t *mu,
+                        size_t mu_count, int s, int32_t *fx);
+    void (*add)(const int32_t *a, const int32_t *b, size_t n, int32_t *out);
+    void (*sub)(const int32_t *a, const int32_t *b, size_t n, int32_t *out);
+    void (*mul)(const int32_t *a, const int32_t *b, size_t n, int32_t *out);
+    void (*sigmoid)(const int32_t *x, size_t n, const int32_t *table, int32_t *out);
+    void (*tanh)(const int32_t *x, size_t n, const int32_t *table, int32_t *out);
+    void (*piecewise)(const int32_t *x, size_t n, const mf_piecewise *table, int32_t *out);
+    void (*delta_encode)(const int16_t *x, const int16_t *x_hat, size_t rows, size_t columns,
+                         size_t block, const int32_t *theta, int overshoot, int bits,
+                         int32_t *delta, uint8_t *mask, int16_t *sent);
+    void (*add_f32)(const float *a, const float *b, size_t n, float *out);
+    void (*sub_f32)(const float *a, const float *b, size_t n, float *out);
+    void (*mul_f32)(const float *a, const float *b, size_t n, float *out);
+    void (*sigmoid_f32)(const float *x, size_t n, float *out);
+    void (*tanh_f32)(const float *x, size_t n, float *out);
+} mf_elementwise;
+
+/* The kernels of the chosen instruction set. */
+const mf_elementwise *mf_elementwise_table(void);
+
+/* The chosen instruction set: "avx512vnni", "avx2", "neon" or "portable". */
+const char *mf_isa(void);
+/* Choose no better one than `name` from now on; NULL is the best. Returns 0, or -1 where the CPU or the
+ * build has not got it (nothing changes then). Not to be called while another thread packs. */
+int mf_limit_isa(const char *name);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,117 @@
+/* What packed.c and the files of instruction sets share: orders of packed weights, tables of kernels. */
+#ifndef MODELFLEX_PACKED_KERNELS_H
+#define MODELFLEX_PACKED_KERNELS_H
+
+#include "packed.h"
+
+/* Tiles: `tile_rows` rows of an instruction set by as many columns as fill its vectors; MF_PANEL_TILES of
+ * them are multiplied together. A vector of tiles holds the codes of 4 columns as bytes [row][4] (16-bit
+ * codes: 2 columns), and 8 / bits such planes side by side in a byte: plane i, shifted by i * bits, stands
+ * for columns 4 i ... 4 i + 3 of it. Order: [panel][vector of columns][tile in the panel]. */
+#define MF_PANEL_TILES 4
+
+/* Formats of packed codes. AFFINE: w = scale u + offset, u unsigned. TABLE: w = table[u], 16 bytes a tile. */
+typedef enum {
+    MF_CODES16,
+    MF_CODES8,
+    MF_AFFINE8,
+    MF_AFFINE4,
+    MF_AFFINE2,
+    MF_AFFINE1,
+    MF_TABLE4,
+    MF_TABLE2,
+    MF_TABLE1,
+    MF_CIRCULANT, /* see MF_LANES */
+    MF_FORMATS
+} mf_format;
+
+/* Circulant blocks: int8 [block rows / MF_LANES][block columns][b / 2][MF_LANES][2], the last index counting
+ * two neighbours of a generator. */
+#define MF_LANES 8
+
+struct mf_instructions;
+
+/* Head of packed weights; offsets are in bytes from it. */
+typedef struct {
+    const struct mf_instructions *isa;
+    mf_format format;
+    uint32_t rows, columns;
+    uint32_t vectors;        /* of columns */
+    uint32_t block;          /* circulant: b */
+    int32_t scale, offset;   /* affine */
+    size_t tiles, tables;    /* offsets; tables: 16 bytes a tile */
+    size_t by_columns;       /* offset of int8 [columns][column_stride], or 0 */
+    size_t column_stride;    /* a multiple of MF_COLUMN_CHUNK */
+    size_t prepared_bytes;   /* of one prepared x */
+    size_t bytes;
+} mf_packed;
+
+/* Floats: panels of tiles of MF_TILE_F32 rows by a column: [panel][column][tile in the panel][row]. */
+enum { MF_TILE_F32 = 8, MF_PANEL_F32 = 8 };
+
+#define MF_ALIGN 64
+/* Bytes before what is packed. */
+#define MF_HEAD (4 * MF_ALIGN)
+#define MF_COLUMN_CHUNK 64
+/* Steps that share a pass over the weights. */
+#define MF_STEPS 8
+
+/* Some prepared steps and where their results go; correction[t] is added to all rows of step t. */
+typedef struct {
+    const uint8_t *x;
+    size_t x_stride;
+    size_t steps;
+    int32_t correction[MF_STEPS];
+    const int32_t *bias;
+    int32_t *acc;
+    size_t acc_stride;
+} mf_steps;
+
+/* Columns that are added together: up to MF_RUN_PAIRS pairs whose |delta| sum to at most 255, so that int16
+ * holds the sums of their products with int8; or one pair of |delta| <= 127. */
+#define MF_RUN_PAIRS 4
+typedef struct {
+    uint32_t pairs;
+    int32_t correction;                     /* sum of |delta| over the negative */
+    uint32_t column[2 * MF_RUN_PAIRS];
+    uint32_t magnitude[MF_RUN_PAIRS];       /* bytes |d0| |d1| |d0| |d1| */
+    uint32_t sign[MF_RUN_PAIRS];            /* bytes -1 where d < 0, else 0 */
+} mf_run;
+
+typedef struct {
+    /* Puts x into the order of the kernel and returns its correction. */
+    int32_t (*prepare)(const mf_packed *p, const int16_t *x, uint8_t *prepared);
+    void (*multiply)(const mf_packed *p, const mf_steps *steps);
+} mf_product;
+
+typedef struct mf_instructions {
+    const char *name;
+    uint32_t tile_rows;
+    mf_product products[MF_FORMATS]; /* NULL: none */
+    /* total += the products of a run; NULL: none */
+    void (*add_columns)(const mf_packed *p, const mf_run *run, int32_t *total);
+    void (*linear_f32)(const float *tiles, uint32_t out, uint32_t inputs, const float *x,
+                       size_t x_stride, size_t steps, const float *bias, float *y,
+                       size_t y_stride);
+    const mf_elementwise *elementwise;
+} mf_instructions;
+
+extern const mf_instructions mf_portable;
+extern const mf_instructions mf_avx2;
+extern const mf_instructions mf_avx512vnni;
+extern const mf_instructions mf_neon;
+
+/* Of the chosen instruction set. */
+const mf_instructions *mf_chosen(void);
+
+static inline size_t mf_round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
+
+/* The bits of a packed code, and the columns of a vector. */
+static inline uint32_t mf_format_bits(mf_format format) {
+    static const uint8_t bits[MF_FORMATS] = {16, 8, 8, 4, 2, 1, 4, 2, 1, 8};
+    return bits[format];
+}
+
+static inline uint32_t mf_vector_columns(mf_format format) { return 32 / mf_format_bits(format); }
+
+#endif

@@ -1,0 +1,259 @@
+// Streams: plans that are stepped, or run on a whole sequence.
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+
+#include "native_plan.h"
+#include "native_rows.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+// Work of which the interpreter's lock is released; below it the release costs more than it gives.
+constexpr uint64_t kLongMacs = 1 << 16;
+
+char native_order() {
+    const uint16_t one = 1;
+    uint8_t first;
+    std::memcpy(&first, &one, 1);
+    return first ? '<' : '>';
+}
+
+// A C-contiguous array of native float32 or float64 that the caller passed.
+class Reals {
+  public:
+    Reals(PyObject *object, const char *name, int flags) {
+        if (PyObject_GetBuffer(object, &view_, flags | PyBUF_FORMAT | PyBUF_C_CONTIGUOUS)) {
+            PyErr_Clear();
+            fail(name, "is no C-contiguous array that can be used in place");
+        }
+        const char *format = view_.format ? view_.format : "B";
+        format += *format == '@' || *format == '=' || *format == native_order();
+        wide_ = *format == 'd';
+        if ((*format != 'f' && !wide_) || format[1]) {
+            const std::string found = view_.format ? view_.format : "bytes";
+            PyBuffer_Release(&view_);
+            fail(name, "has the type '" + found + "'");
+        }
+        if (reinterpret_cast<uintptr_t>(view_.buf) % static_cast<size_t>(view_.itemsize)) {
+            PyBuffer_Release(&view_);
+            fail(name, "lies between two elements of its type");
+        }
+    }
+    ~Reals() { PyBuffer_Release(&view_); }
+    Reals(const Reals &) = delete;
+    Reals &operator=(const Reals &) = delete;
+
+    bool wide() const { return wide_; }
+    void *data() const { return view_.buf; }
+    int ndim() const { return view_.ndim; }
+    size_t shape(int axis) const { return static_cast<size_t>(view_.shape[axis]); }
+    std::string shape_text() const {
+        std::string text = "[";
+        for (int i = 0; i < view_.ndim; i++) {
+            text += (i ? ", " : "") + std::to_string(view_.shape[i]);
+        }
+        return text + "]";
+    }
+    bool is_finite(size_t n) const {
+        return wide_ ? mf_finite_f64(static_cast<const double *>(data()), n)
+                     : mf_finite_f32(static_cast<const float *>(data()), n);
+    }
+
+  private:
+    [[noreturn]] static void fail(const char *name, const std::string &found) {
+        throw std::invalid_argument(std::string(name) + " " + found +
+                                    "; expected a C-contiguous array of float32 or float64 in "
+                                    "this machine's byte order");
+    }
+    Py_buffer view_;
+    bool wide_ = false;
+};
+
+nb::object new_array(size_t rows, size_t columns, bool matrix, bool wide) {
+    static PyObject *empty = nullptr, *types[2] = {};
+    if (!empty) {
+        const nb::module_ numpy = nb::module_::import_("numpy");
+        types[0] = nb::object(numpy.attr("dtype")("float32")).release().ptr();
+        types[1] = nb::object(numpy.attr("dtype")("float64")).release().ptr();
+        empty = nb::object(numpy.attr("empty")).release().ptr();
+    }
+    const nb::object shape = matrix ? nb::object(nb::make_tuple(rows, columns))
+                                    : nb::object(nb::int_(columns));
+    PyObject *args[] = {shape.ptr(), types[wide]};
+    PyObject *made = PyObject_Vectorcall(empty, args, 2, nullptr);
+    if (!made) {
+        nb::raise_python_error(); // of memory, for example
+    }
+    return nb::steal(made);
+}
+
+// --- a stream --------------------------------------------------------------------------------------
+class Stream {
+  public:
+    Stream(std::shared_ptr<Plan> step, std::shared_ptr<Plan> chunk)
+        : step_(std::move(step)), chunk_(std::move(chunk)) {
+        require(step_ && chunk_ && step_->finished && chunk_->finished, "plans must be finished");
+        require(step_->rows == 1 && step_->state_bytes == chunk_->state_bytes &&
+                    step_->weights == chunk_->weights && step_->integer == chunk_->integer &&
+                    step_->x.size == chunk_->x.size && step_->y.size == chunk_->y.size,
+                "both plans must be of one program");
+        memory_ = Memory(std::max(step_->memory_bytes, chunk_->memory_bytes));
+        scratch_ = Memory(step_->weights->scratch_bytes());
+        reset();
+    }
+
+    nb::object step(nb::handle given, nb::handle given_out) {
+        const Plan &plan = *step_;
+        const Reals x(given.ptr(), "x", PyBUF_SIMPLE);
+        if (x.ndim() != 1 || x.shape(0) != plan.x.size) {
+            wrong_shape("x", x, "[" + std::to_string(plan.x.size) + "]");
+        }
+        check_finite(x, plan.x.size);
+        nb::object result = given_out.is_none() ? new_array(0, plan.y.size, false, x.wide())
+                                                : nb::borrow(given_out);
+        const Reals out(result.ptr(), "out", PyBUF_WRITABLE);
+        if (out.ndim() != 1 || out.shape(0) != plan.y.size || out.wide() != x.wide()) {
+            wrong_shape("out", out, "[" + std::to_string(plan.y.size) + "] of the type of x");
+        }
+        const Busy busy(busy_);
+        if (plan.macs >= kLongMacs) {
+            nb::gil_scoped_release unlocked;
+            advance(x, out);
+        } else {
+            advance(x, out);
+        }
+        return result;
+    }
+
+    nb::object run(nb::handle given, nb::handle given_out) {
+        const Plan &plan = *chunk_;
+        const Reals x(given.ptr(), "x", PyBUF_SIMPLE);
+        if (x.ndim() != 2 || x.shape(1) != plan.x.size || !x.shape(0)) {
+            wrong_shape("x", x, "[T, " + std::to_string(plan.x.size) + "], T of at least 1");
+        }
+        const size_t steps = x.shape(0);
+        check_finite(x, steps * plan.x.size);
+        nb::object result = given_out.is_none()
+                                ? new_array(steps, plan.y.size, plan.per_step, x.wide())
+                                : nb::borrow(given_out);
+        const Reals out(result.ptr(), "out", PyBUF_WRITABLE);
+        const int axes = plan.per_step ? 2 : 1;
+        if (out.ndim() != axes || out.shape(axes - 1) != plan.y.size || out.wide() != x.wide() ||
+            (plan.per_step && out.shape(0) != steps)) {
+            wrong_shape("out", out,
+                        std::string(plan.per_step ? "[T, " : "[") + std::to_string(plan.y.size) +
+                            "] of the type of x");
+        }
+        const Busy busy(busy_);
+        nb::gil_scoped_release unlocked;
+        run_chunks(x, out, steps);
+        return result;
+    }
+
+    void reset() {
+        const Busy busy(busy_);
+        for (const mf_stage &stage : step_->stages) {
+            mf_reset_stage(&stage, memory_.data(), 0, 1);
+        }
+    }
+
+    nb::bytes state() {
+        const Busy busy(busy_);
+        return nb::bytes(memory_.data(), step_->state_bytes);
+    }
+
+    void set_state(const nb::bytes &given) {
+        require(given.size() == step_->state_bytes, "the state has another size");
+        const Busy busy(busy_);
+        std::memcpy(memory_.data(), given.data(), given.size());
+    }
+
+  private:
+    // One caller at a time: another thread would mix two sequences.
+    class Busy {
+      public:
+        explicit Busy(std::atomic_flag &flag) : flag_(flag) {
+            if (flag_.test_and_set(std::memory_order_acquire)) {
+                throw std::runtime_error(
+                    "this stream is running in another thread; expected one stream for each "
+                    "thread: stream() makes another with the same weights");
+            }
+        }
+        ~Busy() { flag_.clear(std::memory_order_release); }
+
+      private:
+        std::atomic_flag &flag_;
+    };
+
+    [[noreturn]] static void wrong_shape(const char *name, const Reals &found,
+                                         const std::string &expected) {
+        throw std::invalid_argument(std::string(name) + " is " + found.shape_text() + " of " +
+                                    (found.wide() ? "float64" : "float32") + "; expected " +
+                                    expected);
+    }
+
+    static void check_finite(const Reals &x, size_t n) {
+        if (!x.is_finite(n)) {
+            throw std::invalid_argument("x holds NaN or infinity; expected finite numbers");
+        }
+    }
+
+    void advance(const Reals &x, const Reals &out) {
+        const Plan &plan = *step_;
+        const mf_run run = {memory_.data(), scratch_.data(), nullptr, nullptr};
+        enter(plan, row_of(plan.x.place, run.memory, 0), x.data(), plan.x.size, x.wide());
+        for (const mf_stage &stage : plan.stages) {
+            mf_run_stage(&stage, run, 0, 1);
+        }
+        leave(plan, row_of(plan.y.place, run.memory, 0), out.data(), plan.y.size, out.wide());
+    }
+
+    void run_chunks(const Reals &x, const Reals &out, size_t steps) {
+        const Plan &plan = *chunk_;
+        const mf_run run = {memory_.data(), scratch_.data(), nullptr, nullptr};
+        const size_t item = x.wide() ? sizeof(double) : sizeof(float);
+        const auto *from = static_cast<const uint8_t *>(x.data());
+        auto *to = static_cast<uint8_t *>(out.data());
+        for (size_t t = 0; t < steps; t += plan.rows) {
+            const size_t rows = std::min<size_t>(plan.rows, steps - t);
+            for (size_t i = 0; i < rows; i++, from += plan.x.size * item) {
+                enter(plan, row_of(plan.x.place, run.memory, i), from, plan.x.size, x.wide());
+            }
+            for (const mf_stage &stage : plan.stages) {
+                if (!stage.once) {
+                    mf_run_stage(&stage, run, 0, rows);
+                } else if (t + rows == steps) {
+                    mf_run_stage(&stage, run, rows - 1, 1);
+                }
+            }
+            for (size_t i = plan.per_step ? 0 : rows - 1; i < rows; i++) {
+                if (plan.per_step || t + rows == steps) {
+                    leave(plan, row_of(plan.y.place, run.memory, i), to, plan.y.size, x.wide());
+                    to += plan.y.size * item;
+                }
+            }
+        }
+    }
+
+    std::shared_ptr<Plan> step_, chunk_;
+    Memory memory_, scratch_;
+    std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
+};
+
+}  // namespace
+
+void bind_runtime(nb::module_ &m) {
+    nb::class_<Stream>(m, "Stream")
+        .def(nb::init<std::shared_ptr<Plan>, std::shared_ptr<Plan>>(), "step"_a, "chunk"_a)
+        .def("step", &Stream::step, "x"_a.none(), "out"_a = nb::none())
+        .def("run", &Stream::run, "x"_a.none(), "out"_a = nb::none())
+        .def("reset", &Stream::reset)
+        .def("get_state", &Stream::state)
+        .def("set_state", &Stream::set_state, "state"_a);
+}

@@ -1,0 +1,79 @@
+"""Exported ONNX run by onnxruntime over many steps of carried state, against the interpreter."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Final
+
+import numpy as np
+
+from modelflex.core.fixed import FX_ONE, Array, from_fx
+from modelflex.core.model import Model
+from modelflex.core.program import Program
+from modelflex.errors import UserError
+from modelflex.export.c99_golden import golden
+from modelflex.export.onnx_graph import OnnxGraph
+
+TOLERANCE: Final = 1e-4
+"""Of float programs, relative to max(1, |y|): functions and the order of sums differ between runtimes."""
+
+
+def check_onnx(
+    content: bytes, graph: OnnxGraph, model: Model, program: Program
+) -> dict[str, Any] | None:
+    """Compare the golden vectors' outputs; what was compared, or None without onnxruntime.
+
+    Raises:
+        UserError: they differ, or onnxruntime refuses the file.
+    """
+    try:
+        runtime = importlib.import_module("onnxruntime")
+    except ImportError:
+        return None
+    vectors = golden(model, program)
+    integer = program.numeric == "integer"
+    x = from_fx(vectors.inputs) if integer else vectors.inputs
+    try:
+        outputs = run_onnx(content, graph, x.astype(graph.inputs[0].dtype))[0]
+    except Exception as error:  # its exceptions have no common base
+        raise UserError(
+            f"onnxruntime {runtime.__version__} does not run the graph: {error}",
+            "a version that does",
+            "use another version of onnxruntime",
+        ) from None
+    wanted = vectors.outputs / FX_ONE if integer else vectors.outputs
+    distance = np.abs(outputs - wanted) / np.maximum(1, np.abs(wanted))
+    far = ~(distance <= (0 if integer else TOLERANCE))  # what is not a number is far
+    if far.any():
+        step = int(np.argmax(far.any(axis=1)))
+        raise UserError(
+            f"onnxruntime {runtime.__version__} gives other results than the interpreter at step {step}",
+            "equal ones",
+            "use another version of onnxruntime",
+        )
+    worst = float(distance.max(initial=0))
+    return {"onnxruntime": runtime.__version__, "steps": len(x), "largest_error": worst}
+
+
+def run_onnx(content: bytes, graph: OnnxGraph, x: Array) -> tuple[Array, dict[str, Array]]:
+    """Run a step after another from a reset state by onnxruntime's CPU provider, in one thread.
+
+    Args:
+        x: [T, features].
+
+    Returns:
+        y [T, outputs], and the state "stage/slot" → [size] after the last step.
+    """
+    runtime = importlib.import_module("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # library code prints nothing
+    session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    states = graph.inputs[1:]
+    feed = {port.name: np.zeros((1, port.size), port.dtype) for port in states}
+    y = []
+    for row in x:
+        made, *after = session.run(None, {"x": row[None], **feed})
+        feed = {port.name: value for port, value in zip(states, after, strict=True)}
+        y.append(made[0])
+    return np.array(y), {str(port.slot): feed[port.name][0] for port in states}

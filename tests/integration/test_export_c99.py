@@ -1,0 +1,272 @@
+"""Exported C compiled and run: warnings, sanitizers, bit-exact results, stack, several models at once."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from modelflex.calibrate import calibrate
+from modelflex.cli import main
+from modelflex.compress import compress
+from modelflex.core.model import Model
+from modelflex.core.recipe import Recipe
+from modelflex.export import c99
+from modelflex.export.artefact import save_artefact
+from modelflex.export.c99 import export_c99
+from modelflex.export.c99_text import STACK_BYTES
+from modelflex.registry import LAYERS
+from modelflex.testing.generators import (
+    random_case,
+    random_inputs,
+    random_layer_model,
+    random_rules,
+)
+
+from .refusal import one_line
+
+CC = shutil.which("cc") or shutil.which("gcc")
+CLANG = shutil.which("clang")
+pytestmark = pytest.mark.skipif(CC is None, reason="no C compiler on the PATH")
+
+WARNINGS = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
+SANITIZERS = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+
+
+def layer_model(kind: str, seed: int) -> Model:
+    """A compressed network of one layer of a kind that is no cell, and a head."""
+    rng = np.random.default_rng(seed)
+    model = random_layer_model(rng, kind, LAYERS.get(kind).examples[0], "every")
+    stats = calibrate(model, random_inputs(rng, (9, 14, 5), model))
+    return compress(model, Recipe(random_rules(rng, model)), stats).model
+
+
+MODELS: dict[str, Callable[[], Model]] = {
+    **{f"recipe {seed}": lambda seed=seed: random_case(seed).made.model for seed in (3, 8)},
+    "float": lambda: random_case(3).model,
+    **{kind: lambda kind=kind: layer_model(kind, 1) for kind in ("conv2d", "embedding")},
+}
+
+
+def sources(folder: Path) -> list[str]:
+    """All sources but the self-test."""
+    return [str(p) for p in sorted(folder.glob("*.c")) if not p.name.endswith("_selftest.c")]
+
+
+def compile_(*arguments: str, compiler: str | None = None, folder: Path | None = None) -> None:
+    command = [str(compiler or CC), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_self_test_passes_under_sanitizers(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "c"
+    symbol = export_c99(MODELS[name](), out)["symbol"]
+    test = str(out / f"{symbol}_selftest.c")
+    program = str(tmp_path / "selftest")
+    files = [*sources(out), test]
+    compile_(*WARNINGS, *SANITIZERS, *files, "-o", program, "-lm")
+    done = subprocess.run([program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{symbol}: 64 steps, 0 outputs differ\n"
+    if CLANG:
+        compile_(*WARNINGS, "-fsyntax-only", *files, compiler=CLANG)
+
+
+def test_the_makefile_builds_tests_and_cleans(tmp_path: Path) -> None:
+    if shutil.which("make") is None:
+        pytest.skip("no make on the PATH")
+    out = tmp_path / "c"
+    export_c99(MODELS["float"](), out)
+    done = subprocess.run(
+        ["make", "test", "library", "CFLAGS=-O0"],
+        cwd=out,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "0 outputs differ" in done.stdout
+    assert (out / "build" / "librandom.a").is_file()
+    assert export_c99(MODELS["float"](), out)  # what was built is no foreign file
+
+
+def test_two_models_go_into_one_program(tmp_path: Path) -> None:
+    names = []
+    for name, model in (("one", random_case(3).made.model), ("two", random_case(8).made.model)):
+        named = Model(name, model.layers, model.weights, model.output)
+        names.append(export_c99(named, tmp_path / name)["symbol"])
+    text = "".join(f'#include "{n}/{n}.h"\n' for n in names)
+    text += "".join(f"static {n}_instance {n};\n" for n in names)
+    calls = "".join(
+        f"static {n}_real x{n}[{n.upper()}_INPUTS], y{n}[{n.upper()}_OUTPUTS];\n"
+        f"{n}_init(&{n}); {n}_step(&{n}, x{n}, y{n});\n"
+        for n in names
+    )
+    (tmp_path / "main.c").write_text(f"{text}int main(void) {{\n{calls}return 0;\n}}\n")
+    files = [f for name in names for f in sources(tmp_path / name)]
+    compile_("-std=c99", "-O0", "main.c", *files, "-o", "both", folder=tmp_path)
+    assert subprocess.run([tmp_path / "both"], check=False).returncode == 0
+
+
+# --- stack ---------------------------------------------------------------------------------------
+NODE = re.compile(r'node: \{ title: "([^"]+)" label: "[^"]*?(?:\\n(\d+) bytes \(([a-z,]+)\))?"')
+EDGE = re.compile(r'edge: \{ sourcename: "([^"]+)" targetname: "([^"]+)"')
+
+
+class Frames:
+    """Frames of all functions and who calls whom, as the compiler states them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.frames: dict[str, int] = {}
+        self.calls: dict[str, set[str]] = {}
+        for path in folder.glob("*.ci"):
+            for name, nbytes, kind in NODE.findall(path.read_text()):
+                if nbytes:
+                    assert kind in ("static", "dynamic,bounded"), (name, kind)
+                    self.frames[name] = int(nbytes)
+            for source, target in EDGE.findall(path.read_text()):
+                self.calls.setdefault(source, set()).add(target)
+
+    def depth(self, name: str, above: tuple[str, ...] = ()) -> int:
+        """Bytes of the deepest chain of calls; recursion fails."""
+        assert name not in above, f"{name} calls itself"
+        inner = (self.depth(n, (*above, name)) for n in self.calls.get(name, ()))
+        return self.frames.get(name, 0) + max(inner, default=0)
+
+
+@pytest.mark.parametrize("level", ["-O0", "-O2"])
+def test_the_stated_stack_is_a_bound(tmp_path: Path, level: str) -> None:
+    """Not only of the kernels that this network calls, but of all in the same files."""
+    out = tmp_path / "c"
+    symbol = export_c99(random_case(3).made.model, out)["symbol"]
+    try:
+        compile_("-std=c99", level, "-fcallgraph-info=su", "-c", *sources(out), folder=tmp_path)
+    except AssertionError:
+        pytest.skip("the compiler states no stack usage")
+    found = Frames(tmp_path)
+    kernels = [name for name in found.frames if name.startswith(f"{symbol}_mf_")]
+    own = [
+        f for name, f in found.frames.items() if name.startswith((f"{symbol}.c:", f"{symbol}_step"))
+    ]
+    assert f"{symbol}_mf_accumulate_windows_i64" in kernels
+    deepest = sum(own) + max(found.depth(name) for name in kernels)
+    assert found.depth(f"{symbol}_step") <= deepest
+    assert 64 < deepest <= STACK_BYTES
+    assert max(found.depth(f"{symbol}_{name}") for name in ("init", "reset")) <= STACK_BYTES
+
+
+# --- the commands --------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved artefact, `best`, its export, `c`, and data for it."""
+    folder = tmp_path_factory.mktemp("exported")
+    case = random_case(3)
+    save_artefact(case.made.model, folder / "best", recipe=case.recipe, provenance={})
+    np.savez(folder / "data.npz", x=case.data.x, lengths=case.data.lengths)
+    command = ["export", str(folder / "best"), "--format", "c99", "--out", str(folder / "c")]
+    with pytest.raises(SystemExit) as stop:
+        main(command)
+    assert stop.value.code == 0
+    return folder
+
+
+@pytest.fixture
+def copy(exported: Path, tmp_path: Path) -> Path:
+    """A copy of the export that may be damaged."""
+    return shutil.copytree(exported / "c", tmp_path / "c")
+
+
+def validate(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, dict[str, Any]]:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(["validate", *map(str, arguments), "--json"])
+    return int(stop.value.code or 0), json.loads(capsys.readouterr().out)
+
+
+def test_validation_by_golden_vectors(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, found = validate(capsys, copy)
+    assert code == 0
+    assert found["passed"]
+    assert found["selftest"]
+    assert (found["steps"], found["differing_steps"], found["largest_error"]) == (64, 0, 0.0)
+    page = Path(found["page"]).read_text(encoding="utf-8")
+    assert 'data-figure="error"' in page
+    assert "http-equiv" in page
+
+
+def test_validation_by_data(
+    copy: Path, exported: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    code, found = validate(capsys, copy, "--data", exported / "data.npz", "--out", page)
+    assert (code, found["differing_steps"], found["data"]) == (0, 0, "data.npz")
+    assert (found["sequences"], found["steps"]) == (5, 36)
+    assert page.is_file()
+    assert not (copy / c99.VALIDATION).exists()
+
+
+def alter(folder: Path, file: str, before: str, after: str) -> None:
+    """Change a file and what the manifest says of it, as a damaged exporter would have."""
+    path, manifest = folder / file, folder / c99.MANIFEST
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after, 1))
+    values = json.loads(manifest.read_text())
+    values["files"][file] = c99.digest(path.read_bytes())
+    manifest.write_text(json.dumps(values))
+
+
+def test_a_wrong_result_is_found(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    alter(copy, "random_elementwise.c", "random_mf_add_sat(a[i], b[i]);", "a[i] - b[i];")
+    code, found = validate(capsys, copy)
+    assert code == 3
+    assert not found["passed"]
+    assert not found["selftest"]
+    assert found["first_difference"] == {"sequence": 0, "step": 0}
+    assert found["largest_error"] > 0
+
+
+def test_what_does_not_compile_is_said(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    alter(copy, "random.c", "memset(m, 0, sizeof *m);", "memset(m, 0, sizeof *m)")
+    assert "does not compile the code: random.c:" in one_line(capsys, "validate", str(copy))
+
+
+def test_an_altered_file_is_refused(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (copy / "random_elementwise.c").write_text("")
+    assert "random_elementwise.c was altered" in one_line(capsys, "validate", str(copy))
+
+
+def test_without_a_compiler_it_says_so(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = one_line(capsys, "validate", str(copy), "--cc", "no-such-compiler")
+    assert "skipped: there is no C compiler (no-such-compiler)" in line
+
+
+@pytest.mark.parametrize("folder", ["best", "nowhere"])
+def test_what_is_no_export_is_refused(
+    exported: Path, capsys: pytest.CaptureFixture[str], folder: str
+) -> None:
+    assert "holds no manifest.json" in one_line(capsys, "validate", str(exported / folder))
+
+
+def test_data_of_another_network_are_refused(
+    copy: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "x.npz", x=np.zeros((3, 2), np.float32), lengths=np.array([3]))
+    line = one_line(capsys, "validate", str(copy), "--data", str(tmp_path / "x.npz"))
+    assert "has 2 features" in line
+
+
+def test_an_unknown_format_is_refused(
+    exported: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    command = "export", str(exported / "best"), "--out", str(tmp_path / "x"), "--format", "c98"
+    assert "did you mean 'c99'?" in one_line(capsys, *command)
