@@ -110,6 +110,11 @@ def others(bench: Benchmark) -> None:
             bench.score("others", "fewest bytes at ≤ 1 point", cases, table, index)
 
 
+def _spread(count: int) -> set[int]:
+    """The first, the middle and the last of so many."""
+    return {0, count // 2, count - 1}
+
+
 def seconds(bench: Benchmark) -> None:
     """Compressing the 2-layer LSTM-256 by up to three configurations of every method, two threads."""
     name = "digits LSTM-256×2"
@@ -120,7 +125,7 @@ def seconds(bench: Benchmark) -> None:
     families: dict[str, list[SpaceRecipe]] = {}
     for entry in Catalogue(case.problem.model).recipes():
         families.setdefault(entry.space, []).append(entry)
-    spread = (family[i] for family in families.values() for i in {0, len(family) // 2, -1})
+    spread = (family[i] for family in families.values() for i in _spread(len(family)))
     for entry in spread:
         with threadpool_limits(2):
             started = time.perf_counter()

@@ -24,6 +24,7 @@ from modelflex.search.allocate import Allocation, Budget, Measured, allocate
 from modelflex.search.config import Config
 from modelflex.search.options import nonlinearities_of, options_of
 from modelflex.search.problem import Problem
+from modelflex.search.space import is_data_aware
 from modelflex.search.store import Store
 from modelflex.search.workers import Workers
 
@@ -86,7 +87,7 @@ def _allocated(
     setting: Setting, store: Store, budget: Budget, evaluations: int, tell: Told
 ) -> Allocation:
     recipes = [entry.recipe for entry in setting.recipes]
-    aware = [r for r in recipes if r.key != r.naive.key] or recipes
+    aware = [r for r in recipes if is_data_aware(r)] or recipes
     candidates, removals = options_of(setting.problem.model, aware)
     nonlinearities, notes = nonlinearities_of(setting.problem.model, aware)
     with Workers(setting.problem, 1) as here:

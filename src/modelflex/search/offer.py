@@ -86,12 +86,30 @@ def _fit_somewhere(name: str, reasons: Mapping[tuple[str, Shape], Sequence[str]]
 
 
 def _notes(reasons: Mapping[tuple[str, Shape], Sequence[str]]) -> list[str]:
-    notes = []
+    """One for every reason for which choices are not offered for a weight, whatever its sizes."""
+    missed: dict[tuple[str, str], Counter[str]] = {}
+    nothing: dict[str, list[str]] = {}
+    counts = {name: len(found) for (name, _), found in reasons.items()}
     for (name, (out, inputs)), found in reasons.items():
-        for reason, count in Counter(filter(None, found)).items():
-            notes.append(
-                f"{name} of {out}×{inputs}: {count} of {len(found)} choices are not offered ({reason})"
-            )
+        size = f"{out}×{inputs}"
+        for reason in filter(None, found):
+            missed.setdefault((name, reason), Counter())[size] += 1
         if all(found):
-            notes.append(f"layer sizes that leave {name} of {out}×{inputs} are not offered")
-    return notes
+            nothing.setdefault(name, []).append(size)
+    return [
+        *(
+            f"{name} of {_few(list(sizes))}: {max(sizes.values())} of {counts[name]} choices are not "
+            f"offered ({reason})"
+            for (name, reason), sizes in missed.items()
+        ),
+        *(
+            f"layer sizes that leave {name} of {_few(sizes)} are not offered"
+            for name, sizes in nothing.items()
+        ),
+    ]
+
+
+def _few(sizes: Sequence[str]) -> str:
+    """The first sizes of a list, and how many more there are."""
+    more = f" and {len(sizes) - 3} other sizes" if len(sizes) > 3 else ""
+    return ", ".join(sizes[:3]) + more
