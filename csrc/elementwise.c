@@ -79,13 +79,6 @@ void mf_one_hot(int32_t index, size_t n, int32_t *out) {
     }
 }
 
-void mf_nonzero(const int16_t *x, size_t n, int32_t *delta, uint8_t *mask) {
-    for (size_t i = 0; i < n; i++) {
-        delta[i] = x[i];
-        mask[i] = x[i] != 0;
-    }
-}
-
 /* The codes that are sent, if they are: beyond x by overshoot / 2^8 of the change, clamped to a code. */
 typedef struct {
     int32_t overshoot, low, high;

@@ -43,9 +43,6 @@ void mf_relu(const int32_t *x, size_t n, int32_t *out);
 /* out[i] is 1 (2^16) where i is the whole number nearest to `index` (ties upwards), else 0. */
 void mf_one_hot(int32_t index, size_t n, int32_t *out);
 
-/* Codes as differences to 0: delta = x, and mask = 1 where x is not 0. */
-void mf_nonzero(const int16_t *x, size_t n, int32_t *delta, uint8_t *mask);
-
 /* Delta encoding with blocks of `block` neighbours in a row (the last of a row may be shorter), each
  * with its theta >= 0. A block is sent if its largest |x - x_hat| is at least theta and not 0:
  *   sent:  mask = 1, sent = clamp(x + sign(x - x_hat) * (min(|x - x_hat|, theta) * overshoot >> 8));

@@ -166,7 +166,7 @@ void Plan::read_attrs(mf_call &call, const nb::dict &attrs) {
     case MF_COPY:
         call.item_bytes = static_cast<uint32_t>(number(attrs, "item_bytes", 1, 8));
         break;
-    default: call.skip_zeros = attrs.contains("skip_zeros"); break;
+    default: call.skip_zeros = attrs.contains("skip_zeros") && nb::cast<bool>(attrs["skip_zeros"]); break;
     }
     call.constant_count = static_cast<uint32_t>(count);
 }

@@ -4,7 +4,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
+#include <cstdint>
 #include <cstring>
+#include <limits>
 
 #include "native_plan.h"
 #include "native_rows.h"
@@ -114,7 +117,7 @@ class Stream {
         if (x.ndim() != 1 || x.shape(0) != plan.x.size) {
             wrong_shape("x", x, "[" + std::to_string(plan.x.size) + "]");
         }
-        check_finite(x, plan.x.size);
+        check_finite(plan, x, plan.x.size);
         nb::object result = given_out.is_none() ? new_array(0, plan.y.size, false, x.wide())
                                                 : nb::borrow(given_out);
         const Reals out(result.ptr(), "out", PyBUF_WRITABLE);
@@ -138,7 +141,7 @@ class Stream {
             wrong_shape("x", x, "[T, " + std::to_string(plan.x.size) + "], T of at least 1");
         }
         const size_t steps = x.shape(0);
-        check_finite(x, steps * plan.x.size);
+        check_finite(plan, x, steps * plan.x.size);
         nb::object result = given_out.is_none()
                                 ? new_array(steps, plan.y.size, plan.per_step, x.wide())
                                 : nb::borrow(given_out);
@@ -150,6 +153,8 @@ class Stream {
                         std::string(plan.per_step ? "[T, " : "[") + std::to_string(plan.y.size) +
                             "] of the type of x");
         }
+        check_apart(x, steps * plan.x.size, out,
+                    plan.per_step ? steps * plan.y.size : plan.y.size);
         const Busy busy(busy_);
         nb::gil_scoped_release unlocked;
         run_chunks(x, out, steps);
@@ -198,9 +203,28 @@ class Stream {
                                     expected);
     }
 
-    static void check_finite(const Reals &x, size_t n) {
+    static void check_finite(const Plan &plan, const Reals &x, size_t n) {
         if (!x.is_finite(n)) {
             throw std::invalid_argument("x holds NaN or infinity; expected finite numbers");
+        }
+        if (!plan.integer && x.wide()) {
+            const auto *from = static_cast<const double *>(x.data());
+            for (size_t i = 0; i < n; i++) {
+                if (std::fabs(from[i]) > std::numeric_limits<float>::max()) {
+                    throw std::invalid_argument(
+                        "x holds numbers beyond float32; expected what float32 can hold");
+                }
+            }
+        }
+    }
+
+    // Results are written before all inputs are read.
+    static void check_apart(const Reals &x, size_t inputs, const Reals &out, size_t outputs) {
+        const size_t item = x.wide() ? sizeof(double) : sizeof(float);
+        const auto from = reinterpret_cast<uintptr_t>(x.data());
+        const auto to = reinterpret_cast<uintptr_t>(out.data());
+        if (from < to + outputs * item && to < from + inputs * item) {
+            throw std::invalid_argument("out shares memory with x; expected an array of its own");
         }
     }
 

@@ -350,14 +350,6 @@ static void test_selections(void) {
             check_equal("one_hot", out[i], x >= -0.5 && x < 0.5 ? 65536 : 0);
         }
     }
-    const int16_t codes[] = {-32768, -1, 0, 1, 0, 32767};
-    int32_t delta[6];
-    uint8_t mask[6];
-    mf_nonzero(codes, 6, delta, mask);
-    for (size_t i = 0; i < 6; i++) {
-        check_equal("nonzero, delta", delta[i], codes[i]);
-        check_equal("nonzero, mask", mask[i], codes[i] ? 1 : 0);
-    }
 }
 
 static void test_read_loop(void) {

@@ -30,6 +30,7 @@ FLOAT_TOLERANCE = 1e-5
 CACHED_BYTES = 1 << 18
 """Memory of all rows of a plan, so that they stay in a cache near the core."""
 MAX_CHUNK, MAX_LANES = 32, 64
+MAX_THREADS = 1024
 _NUMBERS = {name: number for number, name in enumerate(KERNELS)}
 
 
@@ -251,7 +252,8 @@ def run_native(
         capture: keep what products see (integer programs only).
 
     Raises:
-        UserError: the sequences do not have the features that the program reads, or outputs are not finite.
+        UserError: the sequences do not have the features that the program reads, outputs are not finite,
+            or there are no or too many threads.
     """
     shared = program if isinstance(program, Shared) else Shared(program)
     if sequences.x.ndim != 2 or sequences.x.shape[1] != shared.plan.inputs:
@@ -259,6 +261,8 @@ def run_native(
             f"the data have {sequences.x.shape[-1]} features",
             f"{shared.plan.inputs}, the model's inputs",
         )
+    if not 1 <= threads <= MAX_THREADS:
+        raise UserError(f"{threads} threads", f"1 … {MAX_THREADS}")
     lanes = min(shared.lanes, max(1, -(-sequences.count // threads)))
     plan, loaded = shared.native_plan(lanes=lanes)
     lengths = np.ascontiguousarray(sequences.lengths, np.int64)

@@ -100,8 +100,6 @@ class CallPrinter:
         if kernel == "copy":
             target, source = self.at(call.outputs[0]), self.at(call.inputs[0])
             return f"memcpy({target}, {source}, {self.nbytes(call.outputs[0])});"
-        if kernel == "load":
-            return self._fill(f"{call.site}_bias", call.outputs[0], call.attrs["value"])
         base, _, width = kernel.rpartition("_")
         if width in _ACCUMULATORS and base in ("linear", "accumulate"):
             name, arguments = self._product(call, base, width)
@@ -124,7 +122,7 @@ class CallPrinter:
         """linear_* and accumulate_* of a stored matrix, once or at the positions of a map."""
         product = self.plan.products[str(call.site)]
         x = call.inputs[0]
-        matrix = f"&{self._matrix(product, skip_zeros=base == 'accumulate')}"
+        matrix = f"&{self._matrix(product, skip_zeros=bool(call.attrs.get('skip_zeros')))}"
         out = self.at(call.outputs[0])
         bias = self._bias(product, _ACCUMULATORS[width]) if base == "linear" else None
         if product.windows is None:
@@ -246,7 +244,6 @@ _ARGUMENTS: Final[Mapping[str, _Arguments]] = {
     "rescale_i32": CallPrinter._rescale,
     "rescale_i64": CallPrinter._rescale,
     "delta_encode": CallPrinter._delta_encode,
-    "nonzero": CallPrinter._elements,
     "add": CallPrinter._elements,
     "sub": CallPrinter._elements,
     "mul": CallPrinter._elements,

@@ -26,6 +26,8 @@ from modelflex.export.c99_text import TOLERANCE
 FLAGS: Final = ("-std=c99", "-pedantic", "-O2")
 _COMPILERS: Final = ("cc", "gcc", "clang")
 _MESSAGE = 400
+TIMEOUT_S: Final = 600
+"""Seconds for the compiler, and for the compiled code."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,8 +257,16 @@ class _Build:
 def _execute(command: Sequence[str], what: str, folder: Path) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, errors="replace", check=False
+            command,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            timeout=TIMEOUT_S,
         )
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{what} runs for more than {TIMEOUT_S} s", "an end") from None
     except OSError as error:
         raise UserError(f"{what} can't be run ({error.strerror})", "an executable") from None
 

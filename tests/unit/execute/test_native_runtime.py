@@ -14,7 +14,9 @@ import pytest
 import modelflex
 from modelflex.core.data import Sequences
 from modelflex.core.fixed import Array
+from modelflex.core.model import Layer, Model
 from modelflex.core.program import build_program
+from modelflex.core.weight import float_weight
 from modelflex.errors import UserError
 from modelflex.execute.interpret import Interpreter
 from modelflex.execute.kernels import HAVE_NATIVE
@@ -223,6 +225,30 @@ def test_data_of_other_features_are_refused() -> None:
     spoilt.x[1, 1] = np.nan
     with pytest.raises(ValueError, match="NaN"):
         run_native(cached_case(0).program, spoilt)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1025])
+def test_no_or_too_many_threads_are_refused(runtime: Runtime, threads: int) -> None:
+    with pytest.raises(UserError, match=f"{threads} threads"):
+        runtime.run_batch(cached_case(0).data, threads=threads)
+
+
+def test_floats_beyond_float32_are_refused_and_change_nothing() -> None:
+    floats = modelflex.compile(cached_case(0).model)
+    x = np.linspace(-1, 1, 8)
+    expected = floats.stream().step(x)
+    for call in (floats.step, lambda x: floats.run(x[None])):
+        with pytest.raises(ValueError, match="beyond float32"):
+            call(np.full(8, 1e300))
+    assert np.array_equal(floats.step(x), expected)
+
+
+def test_results_over_inputs_that_are_still_to_be_read_are_refused() -> None:
+    weight = float_weight(np.eye(3, dtype=np.float32), None, 1)
+    model = Model("same", (Layer("d", "dense", 3, 3),), {"d.w": weight}, "values")
+    rows = np.zeros((6, 3), np.float32)
+    with pytest.raises(ValueError, match="shares memory"):
+        modelflex.compile(model).run(rows[:-1], rows[1:])
 
 
 def test_a_plan_that_leaves_its_memory_is_refused() -> None:

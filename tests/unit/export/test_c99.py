@@ -14,11 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modelflex.core.data import Sequences
+from modelflex.calibrate import calibrate
+from modelflex.compress import compress
+from modelflex.core.data import Draw, Sequences
 from modelflex.core.fixed import from_fx
 from modelflex.core.model import Layer, Model, check_model
 from modelflex.core.planner import make_plan
 from modelflex.core.program import build_program
+from modelflex.core.recipe import recipe_from_json
 from modelflex.core.stored_parts import part_tensors
 from modelflex.core.weight import float_weight
 from modelflex.errors import UserError
@@ -161,7 +164,8 @@ def test_outputs_after_every_step_are_those_of_the_beginnings(case: Case) -> Non
     assert np.array_equal(step_outputs(program, data), expected)
 
 
-def test_symbols_are_golden_inputs_of_embeddings() -> None:
+def symbols() -> Model:
+    """An embedding of five symbols and a head."""
     rng = np.random.default_rng(0)
     layers = (
         Layer("e", "embedding", 1, 4, options={"symbols": 5}),
@@ -171,9 +175,25 @@ def test_symbols_are_golden_inputs_of_embeddings() -> None:
     weights = {
         name: float_weight(rng.normal(size=shape), None, 1) for name, shape in shapes.items()
     }
-    model = check_model(Model("symbols", layers, weights))
+    return check_model(Model("symbols", layers, weights))
+
+
+def test_symbols_are_golden_inputs_of_embeddings() -> None:
+    model = symbols()
     x = golden(model, build_program(model)).inputs
     assert set(x.ravel()) == set(range(5))
+
+
+def test_of_one_hot_inputs_a_column_is_multiplied() -> None:
+    model = symbols()
+    data = Sequences(np.arange(10, dtype=np.float32)[:, None] % 5, np.array([10]))
+    rule = {"weights": "*", "structure": {"method": "dense"}}
+    rule["format"] = {"method": "uniform", "bits": 4, "scales": "row"}
+    recipe = recipe_from_json({"schema": "modelflex.recipe/1", "label": "", "rules": [rule]})
+    made = compress(model, recipe, calibrate(model, data, Draw(), 0)).model
+    text = make_files(made)[0]["symbols.c"].decode()
+    found = dict(re.findall(r"_matrix (\w+) = {.*?\.by_columns = (\d),", text, re.DOTALL))
+    assert found == {"e_w_0_matrix": "1", "head_w_0_matrix": "0"}
 
 
 def test_golden_inputs_fill_the_range_of_the_codes(case: Case) -> None:
