@@ -64,8 +64,15 @@ int accumulator_bits(int kernel) {
 
 size_t blocks(size_t size, size_t block) { return size / block + (size % block != 0); }
 
+template <typename T>
+T integer_of(nb::handle given) {
+    T value;
+    require(nb::try_cast(given, value, false), "a number of a call is out of range");
+    return value;
+}
+
 int32_t number(const nb::dict &attrs, const char *name, int64_t low, int64_t high) {
-    const int64_t found = nb::cast<int64_t>(attrs[name]);
+    const auto found = integer_of<int64_t>(attrs[name]);
     require(found >= low && found <= high, "a number of a call is out of range");
     return static_cast<int32_t>(found);
 }
@@ -92,10 +99,10 @@ Plan::Plan(std::shared_ptr<Weights> shared, bool is_integer, uint32_t row_count,
 }
 
 Operand Plan::operand(nb::handle given, size_t item_bytes) const {
-    const nb::tuple t = nb::cast<nb::tuple>(given);
-    require(t.size() == 3, "an operand is (offset, stride, size)");
-    const size_t offset = nb::cast<size_t>(t[0]), stride = nb::cast<size_t>(t[1]),
-                 size = nb::cast<size_t>(t[2]);
+    nb::tuple t;
+    require(nb::try_cast(given, t, false) && t.size() == 3, "an operand is (offset, stride, size)");
+    const auto offset = integer_of<size_t>(t[0]), stride = integer_of<size_t>(t[1]),
+               size = integer_of<size_t>(t[2]);
     require(size >= 1 && size < uint64_t{1} << 31 && stride >> 40 == 0 && offset >> 40 == 0,
             "an operand's numbers are out of range");
     require(offset % item_bytes == 0 && stride % item_bytes == 0, "an operand is not aligned");

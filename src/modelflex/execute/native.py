@@ -5,6 +5,7 @@ Floats agree to `FLOAT_TOLERANCE`: sums run in another order, and σ and tanh ar
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,6 +32,8 @@ CACHED_BYTES = 1 << 18
 """Memory of all rows of a plan, so that they stay in a cache near the core."""
 MAX_CHUNK, MAX_LANES = 32, 64
 MAX_THREADS = 1024
+ISA_VARIABLE = "MODELFLEX_ISA"
+"""Of the environment: the best instruction set to use, of those that `_native.isa()` may name."""
 _NUMBERS = {name: number for number, name in enumerate(KERNELS)}
 
 
@@ -44,6 +47,7 @@ class Shared:
                 "an installation with a C compiler",
                 "run the program with the interpreter",
             )
+        _limit_isa()
         self.program = program
         self.sites = {site: number for number, site in enumerate(program.products)}
         self.bits = accumulator_bits(program)
@@ -83,6 +87,19 @@ class Shared:
     def lanes(self) -> int:
         """Sequences that are stepped together."""
         return max(1, min(MAX_LANES, CACHED_BYTES // self._row_bytes))
+
+
+def _limit_isa() -> None:
+    wanted = os.environ.get(ISA_VARIABLE)
+    if wanted and wanted != _native.isa():
+        try:
+            _native.limit_isa(wanted)
+        except ValueError:
+            raise UserError(
+                f"{ISA_VARIABLE} is '{wanted}'",
+                "an instruction set of this CPU and installation: 'portable', or a better one",
+                f"without {ISA_VARIABLE} the best is taken",
+            ) from None
 
 
 def load_plan(plan: Plan, weights: _native.Weights, sites: Mapping[str, int]) -> _native.Plan:
@@ -252,17 +269,17 @@ def run_native(
         capture: keep what products see (integer programs only).
 
     Raises:
-        UserError: the sequences do not have the features that the program reads, outputs are not finite,
-            or there are no or too many threads.
+        UserError: the sequences do not have the features that the program reads, or outputs are not
+            finite; a number of threads that is not from 1 to 1024.
     """
+    if not 1 <= threads <= MAX_THREADS:
+        raise UserError(f"{threads} threads", f"from 1 to {MAX_THREADS}")
     shared = program if isinstance(program, Shared) else Shared(program)
     if sequences.x.ndim != 2 or sequences.x.shape[1] != shared.plan.inputs:
         raise UserError(
             f"the data have {sequences.x.shape[-1]} features",
             f"{shared.plan.inputs}, the model's inputs",
         )
-    if not 1 <= threads <= MAX_THREADS:
-        raise UserError(f"{threads} threads", f"1 … {MAX_THREADS}")
     lanes = min(shared.lanes, max(1, -(-sequences.count // threads)))
     plan, loaded = shared.native_plan(lanes=lanes)
     lengths = np.ascontiguousarray(sequences.lengths, np.int64)
@@ -276,7 +293,7 @@ def run_native(
     seen = _room_for_codes(shared, sequences) if capture else {}
     _native.run_batch(
         loaded,
-        np.ascontiguousarray(sequences.x, np.float32),
+        np.require(sequences.x, np.float32, ["C", "ALIGNED"]),
         np.argsort(-lengths, kind="stable"),
         np.cumsum(lengths) - lengths,
         lengths,
