@@ -227,12 +227,6 @@ def test_data_of_other_features_are_refused() -> None:
         run_native(cached_case(0).program, spoilt)
 
 
-@pytest.mark.parametrize("threads", [0, -1, 1025])
-def test_no_or_too_many_threads_are_refused(runtime: Runtime, threads: int) -> None:
-    with pytest.raises(UserError, match=f"{threads} threads"):
-        runtime.run_batch(cached_case(0).data, threads=threads)
-
-
 def test_floats_beyond_float32_are_refused_and_change_nothing() -> None:
     floats = modelflex.compile(cached_case(0).model)
     x = np.linspace(-1, 1, 8)
