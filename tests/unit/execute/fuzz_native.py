@@ -12,6 +12,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,26 @@ def insert(rng: np.random.Generator, content: bytes) -> bytes:
     return content[:start] + rng.bytes(int(rng.integers(1, 9))) + content[start:]
 
 
-NUMBERS = (0, 1, -1, 2, 7, 8, 9, 16, 255, 256, 65535, 2**31 - 1, 2**31, 2**32, 2**63, 2**64, 0.5, 1e300)
+NUMBERS = (
+    0,
+    1,
+    -1,
+    2,
+    7,
+    8,
+    9,
+    16,
+    255,
+    256,
+    65535,
+    2**31 - 1,
+    2**31,
+    2**32,
+    2**63,
+    2**64,
+    0.5,
+    1e300,
+)
 
 
 def change_number(rng: np.random.Generator, content: bytes) -> bytes:
@@ -222,7 +242,7 @@ def random_plan(seed: int) -> None:
             places = [[(offset, stride, size) for offset, stride, _ in given] for given in places]
         attrs, ahead = attributes(rng), bool(rng.random() < 0.5)
         site = number(rng, 3) - 1
-        taken += attempt(lambda: plan.add_call(kernel, site, *places, attrs, ahead))
+        taken += attempt(partial(plan.add_call, kernel, site, *places, attrs, ahead))
         attempt(lambda: plan.add_slot(place(rng, state, rows), 4, rng.bytes(32)))
     if attempt(lambda: plan.finish((0, 0, 8), (64, 0, 8))) and rows == 1:
         stream = native.Stream(plan, plan)

@@ -289,7 +289,7 @@ def test_calls_that_do_not_fit_their_product_are_refused(call: Callable[..., Non
     plan = plan_of(weights=one_product())
     delta(plan, 8)
     linear(plan)
-    with pytest.raises(ValueError):  # noqa: PT011: every check has its own words
+    with pytest.raises(ValueError):  # noqa: PT011  every check has its own words
         call(plan)
 
 
@@ -331,7 +331,9 @@ print(native.isa(), *sums)
     for seed in range(6):
         if cached_case(seed).program.numeric == "integer":
             model = cached_case(seed).made.model
-            save_artefact(model, tmp_path / str(seed), recipe=cached_case(seed).recipe, provenance={})
+            save_artefact(
+                model, tmp_path / str(seed), recipe=cached_case(seed).recipe, provenance={}
+            )
     best, *wanted = python(code, FOLDERS=str(tmp_path)).split()
     isa, *found = python(code, FOLDERS=str(tmp_path), MODELFLEX_ISA="portable").split()
     assert isa == "portable"
