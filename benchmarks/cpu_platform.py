@@ -22,6 +22,7 @@ from _runtime_ours import VARIANTS, compressed
 
 from modelflex.core.data import Sequences
 from modelflex.core.model import Model
+from modelflex.core.planner import make_plan
 from modelflex.core.platform import MeasuredPlatform
 from modelflex.core.products import program_table
 from modelflex.core.program import build_program
@@ -50,7 +51,9 @@ def networks(quick: bool) -> Iterator[tuple[str, str, Model, Model, Array]]:
     for seed in range(2 if quick else RANDOM):
         of = random_case(seed)
         inputs = np.ascontiguousarray(of.data.x[:64], np.float32)
-        yield "random recipes", f"random {seed}", of.model, of.made.model, inputs
+        tables = any(call.kernel == "piecewise" for call in make_plan(of.program).calls)
+        group = "random recipes, σ and tanh by tables" if tables else "random recipes"
+        yield group, f"random {seed}", of.model, of.made.model, inputs
 
 
 def compared(

@@ -88,6 +88,36 @@ bool is_sound(const mf_piecewise &t) {
     return sound;
 }
 
+// What a call reads or writes of every row.
+struct Piece {
+    mf_place place;
+    size_t bytes;
+};
+
+bool is_same(const Piece &a, const Piece &b) {
+    return a.place.offset == b.place.offset && a.place.stride == b.place.stride && a.bytes == b.bytes;
+}
+
+// Whether no row of the one has a byte of any row of the other.
+bool is_apart(const Piece &a, const Piece &b, size_t rows) {
+    const auto stride = static_cast<int64_t>(a.place.stride);
+    if (a.place.stride == b.place.stride && a.bytes <= a.place.stride && b.bytes <= b.place.stride) {
+        const int64_t ahead = static_cast<int64_t>(b.place.offset - a.place.offset);
+        const int64_t nearest = -ahead / stride, last = static_cast<int64_t>(rows) - 1;
+        for (int64_t k = std::max(nearest - 1, -last); k <= std::min(nearest + 1, last); k++) {
+            const int64_t from = ahead + k * stride; // of row i of a to row i + k of b
+            if (from < static_cast<int64_t>(a.bytes) && -from < static_cast<int64_t>(b.bytes)) {
+                return false;
+            }
+        }
+        return true;
+    }
+    const auto end = [rows](const Piece &p) {
+        return p.place.offset + (rows - 1) * p.place.stride + p.bytes;
+    };
+    return end(a) <= b.place.offset || end(b) <= a.place.offset;
+}
+
 }  // namespace
 
 Plan::Plan(std::shared_ptr<Weights> shared, bool is_integer, uint32_t row_count, size_t state,
@@ -232,6 +262,7 @@ void Plan::add_call(int kernel, int site, const nb::list &inputs, const nb::list
     }
     read_attrs(c, attrs);
     bool joined = true;
+    std::vector<Piece> pieces; // inputs, then outputs
     const auto read = [&](const nb::list &given, const uint8_t *bytes, mf_place *places) {
         std::vector<Operand> found;
         for (size_t i = 0; i < 3 && bytes[i]; i++) {
@@ -239,6 +270,7 @@ void Plan::add_call(int kernel, int site, const nb::list &inputs, const nb::list
             const size_t item = c.kernel == MF_COPY ? c.item_bytes : bytes[i];
             found.push_back(operand(given[i], item));
             places[i] = found[i].place;
+            pieces.push_back({found[i].place, found[i].size * item});
             joined = joined && places[i].stride == found[i].size * item;
         }
         require(found.size() == given.size(), "a call has too many operands");
@@ -250,6 +282,13 @@ void Plan::add_call(int kernel, int site, const nb::list &inputs, const nb::list
     c.size = static_cast<uint32_t>(out[0].size);
     c.in_size = static_cast<uint32_t>(in[0].size);
     check(c, in, out);
+    for (size_t i = in.size(); i < pieces.size(); i++) {
+        for (size_t k = 0; k < i; k++) {
+            const bool in_place = k < in.size() && !is_linear(kernel) && is_same(pieces[i], pieces[k]);
+            require(in_place || is_apart(pieces[i], pieces[k], rows),
+                    "an output lies partly where another operand lies");
+        }
+    }
     (ahead ? made_.back().ahead : made_.back().step).push_back(c);
 }
 

@@ -12,7 +12,6 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -228,11 +227,10 @@ def random_plan(seed: int) -> None:
         plan = native.Plan(weights, True, rows, state, scratch)
     except (*REFUSED, TypeError):
         return
-    taken = 0
+    taken = False
     for _ in range(int(rng.integers(1, 40))):
-        if taken == 0 or rng.random() < 0.05:
-            attempt(lambda: plan.begin_stage(bool(rng.random() < 0.1)))
-        kernel = int(rng.integers(len(KERNELS) + 1))
+        if not taken or rng.random() < 0.05:
+            attempt(plan.begin_stage, bool(rng.random() < 0.1))
         places = [
             [place(rng, state + scratch, rows) for _ in range(n)]
             for n in (int(rng.integers(1, 4)), (1, 1, 3)[int(rng.integers(3))])
@@ -240,20 +238,20 @@ def random_plan(seed: int) -> None:
         if rng.random() < 0.7:  # elements of one size
             size = int(rng.integers(1, 20))
             places = [[(offset, stride, size) for offset, stride, _ in given] for given in places]
-        attrs, ahead = attributes(rng), bool(rng.random() < 0.5)
-        site = number(rng, 3) - 1
-        taken += attempt(partial(plan.add_call, kernel, site, *places, attrs, ahead))
-        attempt(lambda: plan.add_slot(place(rng, state, rows), 4, rng.bytes(32)))
-    if attempt(lambda: plan.finish((0, 0, 8), (64, 0, 8))) and rows == 1:
+        kernel, site = int(rng.integers(len(KERNELS) + 1)), number(rng, 3) - 1
+        call = (kernel, site, *places, attributes(rng), bool(rng.random() < 0.5))
+        taken = attempt(plan.add_call, *call) or taken
+        attempt(plan.add_slot, place(rng, state, rows), 4, rng.bytes(32))
+    if attempt(plan.finish, (0, 0, 8), (64, 0, 8)) and rows == 1:
         stream = native.Stream(plan, plan)
         for _ in range(3):
             stream.step(rng.normal(size=8))
         stream.run(rng.normal(size=(5, 8)))
 
 
-def attempt(call: Callable[[], object]) -> bool:
+def attempt(call: Callable[..., object], *given: Any) -> bool:
     try:
-        call()
+        call(*given)
     except (*REFUSED, TypeError, KeyError):
         return False
     return True

@@ -197,6 +197,33 @@ def test_places_whose_sum_wraps_are_refused() -> None:
             plan.add_call(NUMBERS["relu"], -1, [place], [(64, 0, 8)], {}, True)  # type: ignore[list-item]
 
 
+@pytest.mark.parametrize(
+    ("source", "result", "fits"),
+    [
+        ((0, 64, 8), (0, 64, 8), True),  # in place
+        ((0, 64, 8), (32, 64, 8), True),  # two slices of the rows of one buffer
+        ((0, 64, 8), (256, 64, 8), True),
+        ((0, 64, 8), (4, 64, 8), False),
+        ((32, 64, 8), (60, 64, 8), False),  # into the next row
+        ((60, 64, 8), (96, 64, 8), False),
+        ((0, 64, 8), (156, 64, 8), False),
+        ((0, 64, 8), (160, 64, 8), True),
+        ((0, 0, 8), (28, 0, 8), False),
+        ((0, 0, 8), (32, 0, 8), True),
+        ((0, 32, 8), (32, 64, 8), False),
+    ],
+)
+def test_results_lie_beside_what_is_read_or_where_it_lies(
+    source: tuple[int, int, int], result: tuple[int, int, int], fits: bool
+) -> None:
+    plan = plan_of(3)
+    if fits:
+        plan.add_call(NUMBERS["relu"], -1, [source], [result], {}, True)
+        return
+    with pytest.raises(ValueError, match="partly where another"):
+        plan.add_call(NUMBERS["relu"], -1, [source], [result], {}, True)
+
+
 def ints(*values: int) -> Array:
     return np.array(values, np.int32)
 
@@ -289,7 +316,7 @@ def test_calls_that_do_not_fit_their_product_are_refused(call: Callable[..., Non
     plan = plan_of(weights=one_product())
     delta(plan, 8)
     linear(plan)
-    with pytest.raises(ValueError):  # noqa: PT011  every check has its own words
+    with pytest.raises(ValueError, match=r"sizes|product"):
         call(plan)
 
 

@@ -38,6 +38,8 @@ TINY: Final = (2, 2)
 ROUNDS: Final = 25
 SPREAD: Final = 2.0**-3
 """Of changes, where inputs reach from -1 to 1: 16 steps of 8-bit codes, as in signals that move slowly."""
+WALK: Final = 12
+"""Changes of the inputs, which then run backwards."""
 LEAST: Final = 2.0**-6
 """More than a step of 8-bit codes, so that every change is one."""
 NUMERIC: Final = {"float": "float32", "integer": "8"}
@@ -153,13 +155,18 @@ def _beside(seconds: Array, known: float) -> Array:
 
 
 def _inputs(size: int, share: float) -> Sequence[Array]:
-    """Two inputs, of which a share of the elements differs, by a spread of 16 codes of 8 bits."""
+    """Inputs of which each differs from the one before, also in a circle, in a share of the elements.
+
+    They are several, so that the processor cannot learn which elements change.
+    """
     rng = np.random.default_rng(size)
-    first = rng.uniform(-0.5, 0.5, size)
-    changed = rng.permutation(size) < max(1, round(share * size))
-    change = np.clip(rng.normal(0.0, SPREAD, size), -0.4, 0.4)
-    change += np.where(change < 0, -LEAST, LEAST)
-    return first.astype(np.float32), np.where(changed, first + change, first).astype(np.float32)
+    walk = [rng.uniform(-0.5, 0.5, size)]
+    for _ in range(WALK):
+        changed = rng.permutation(size) < max(1, round(share * size))
+        change = np.abs(rng.normal(0.0, SPREAD, size)) + LEAST
+        # Towards zero, beyond it: the walk stays where codes reach.
+        walk.append(np.where(changed, walk[-1] - np.copysign(change, walk[-1]), walk[-1]))
+    return [x.astype(np.float32) for x in (*walk, *walk[-2:0:-1])]
 
 
 def _weight(kind: str, shape: tuple[int, int], gates: int) -> Matrix:
