@@ -18,9 +18,9 @@ from modelflex.errors import UserError
 from modelflex.export import c99_text
 from modelflex.export.artefact import json_bytes, model_files
 from modelflex.export.c99_calls import CallPrinter
-from modelflex.export.c99_golden import golden
-from modelflex.export.c99_names import symbol
 from modelflex.export.c99_sources import kernel_sources
+from modelflex.export.golden import TOLERANCE, golden
+from modelflex.export.names import symbol
 
 SCHEMA: Final = "modelflex.c99/1"
 MANIFEST: Final = "manifest.json"
@@ -79,7 +79,7 @@ def make_files(model: Model) -> tuple[dict[str, bytes], dict[str, Any]]:
         "output_at_every_step": plan.per_step,
         "bytes": asdict(c99_text.sizes(printer)),
         "golden_steps": vectors.inputs.shape[0],
-        "tolerance": c99_text.TOLERANCE if libm else 0,
+        "tolerance": TOLERANCE if libm else 0,
         "files": {file: digest(content) for file, content in sorted(files.items())},
     }
     return files, manifest

@@ -13,7 +13,7 @@ from modelflex.core.plan import ITEM_BYTES, Buffer, Call, Plan, PlannedStage, Sl
 from modelflex.core.stored_matrix import StoredMatrix, stored_matrix
 from modelflex.core.tracer import Product
 from modelflex.export.c99_constants import C_TYPES, Constants
-from modelflex.export.c99_names import member, remark, unique
+from modelflex.export.names import member, remark, unique
 
 _FIELDS: Final = ("out", "inputs", "rows", "row_codes", "block", "kept", "block_rows")
 _MORE_FIELDS: Final = ("rows_per_table", "groups", "bits", "index_bits")

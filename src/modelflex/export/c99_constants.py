@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from modelflex.core.fixed import Array
-from modelflex.export.c99_names import member, numbers, unique
+from modelflex.export.names import member, numbers, unique
 
 C_TYPES: Final[Mapping[str, str]] = {
     "uint8": "uint8_t",

@@ -10,14 +10,11 @@ from typing import Final
 from modelflex.core.plan import ITEM_BYTES, Plan
 from modelflex.export.c99_calls import MEMBERS, CallPrinter
 from modelflex.export.c99_constants import C_TYPES
-from modelflex.export.c99_golden import Golden
-from modelflex.export.c99_names import numbers
+from modelflex.export.golden import TOLERANCE, Golden
+from modelflex.export.names import numbers
 
 STACK_BYTES: Final = 1536
 """What a step takes on the stack at most, kernels included; a test measures it."""
-TOLERANCE: Final = 1e-4
-"""Of float programs, relative to the larger of 1 and the output: sums run in another order, and
-functions are those of another libm."""
 ALIGNMENT: Final = 8
 """Bytes: that of the widest type in a plan."""
 _WIDTH: Final = 100

@@ -20,8 +20,7 @@ from modelflex.core.model import Model
 from modelflex.core.program import Program, build_program
 from modelflex.errors import UserError
 from modelflex.export.c99 import changed_files, read_manifest
-from modelflex.export.c99_golden import golden, step_outputs
-from modelflex.export.c99_text import TOLERANCE
+from modelflex.export.golden import TOLERANCE, golden, step_outputs
 
 FLAGS: Final = ("-std=c99", "-pedantic", "-O2")
 _COMPILERS: Final = ("cc", "gcc", "clang")

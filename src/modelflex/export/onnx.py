@@ -13,8 +13,9 @@ from modelflex.core.fixed import Array
 from modelflex.core.model import Model
 from modelflex.core.program import build_program
 from modelflex.errors import UserError
-from modelflex.export.c99_names import symbol
-from modelflex.export.onnx_check import TOLERANCE, check_onnx
+from modelflex.export.golden import TOLERANCE
+from modelflex.export.names import symbol
+from modelflex.export.onnx_check import check_onnx
 from modelflex.export.onnx_graph import Node, OnnxGraph, Port
 from modelflex.export.onnx_step import step_graph
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -11,11 +11,8 @@ from modelflex.core.fixed import FX_ONE, Array, from_fx
 from modelflex.core.model import Model
 from modelflex.core.program import Program
 from modelflex.errors import UserError
-from modelflex.export.c99_golden import golden
+from modelflex.export.golden import TOLERANCE, golden
 from modelflex.export.onnx_graph import OnnxGraph
-
-TOLERANCE: Final = 1e-4
-"""Of float programs, relative to max(1, |y|): functions and the order of sums differ between runtimes."""
 
 
 def check_onnx(

@@ -11,7 +11,7 @@ from modelflex.core.fixed import FX_BITS, FX_ONE, INT32_MAX, INT32_MIN
 from modelflex.core.graph import Graph, StateSlot
 from modelflex.core.model import Model
 from modelflex.core.program import Program, Stage, input_symbols
-from modelflex.export.c99_names import member, unique
+from modelflex.export.names import member, unique
 from modelflex.export.onnx_graph import OnnxGraph, Port
 from modelflex.export.onnx_ops import write_op
 

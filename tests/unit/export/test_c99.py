@@ -28,8 +28,8 @@ from modelflex.errors import UserError
 from modelflex.execute.interpret import run
 from modelflex.export import c99
 from modelflex.export.c99 import export_c99, make_files
-from modelflex.export.c99_golden import STEPS, golden, step_outputs
-from modelflex.export.c99_names import member, numbers, remark, symbol
+from modelflex.export.golden import STEPS, golden, step_outputs
+from modelflex.export.names import member, numbers, remark, symbol
 from modelflex.testing.generators import Case, random_case, random_model
 
 HOSTILE = '*/ int main;\n#include "../x.h" /* ??/ \\ ü %s'

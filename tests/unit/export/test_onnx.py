@@ -24,7 +24,7 @@ from modelflex.core.recipe import Recipe
 from modelflex.errors import UserError
 from modelflex.execute.interpret import Interpreter
 from modelflex.export import onnx as exported
-from modelflex.export.c99_golden import step_outputs
+from modelflex.export.golden import step_outputs
 from modelflex.export.onnx import export_onnx, onnx_file
 from modelflex.export.onnx_check import check_onnx, run_onnx
 from modelflex.export.onnx_graph import OnnxGraph, Port

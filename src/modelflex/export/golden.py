@@ -13,6 +13,9 @@ from modelflex.core.model import Model
 from modelflex.core.program import Program, Stage, input_symbols
 from modelflex.execute.interpret import Interpreter
 
+TOLERANCE = 1e-4
+"""Of float programs, relative to the larger of 1 and the output: sums run in another order, and
+functions are those of another library."""
 STEPS = 64
 _SEED = b"modelflex golden vectors"
 _KEEP = 8

@@ -1,4 +1,4 @@
-"""Names and numbers of generated C: nothing that a model says reaches the source as it stands."""
+"""Names and numbers of generated code: nothing that a model says reaches the source as it stands."""
 
 from __future__ import annotations
 
