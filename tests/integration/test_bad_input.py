@@ -274,7 +274,7 @@ RETARGETS = {
     "[task]\nkind = 'none'\n": "[task] of",
     "[limits]\nmost = 3\n": "unknown key 'most'",
     "[limits.max]\nweight_bytes = '-1 B'\n": "above zero",
-    "[platform]\nname = 'cpu'\n": "unknown platform 'cpu'",
+    "[platform]\nname = 'tpu'\n": "unknown platform 'tpu'",
     "[objective]\nminimize = 'coverage'\n": "a cost to minimise",
     "[surprise]\n": "unknown table 'surprise'",
     "limits = 3\n": "limits is 3",

@@ -159,7 +159,8 @@ def _search(
     started = time.perf_counter()
     store = Store(file)
     try:
-        store.set_note("constants", {**(store.note("constants") or {}), **setting.constants})
+        if setting.constants:
+            store.set_note("constants", {**(store.note("constants") or {}), **setting.constants})
         with Workers(setting.problem, processes) as pool:
             setting.driver.run(store, pool, exhaustive=exhaustive, tell=tell)
             result = conclude(setting, store, pool)
