@@ -74,77 +74,61 @@ MF_INLINE __m256i plane(__m256i v, int bits, int i) {
     return _mm256_and_si256(_mm256_srli_epi16(v, i * bits), low);
 }
 
-/* One vector of columns for `tiles` tiles and `steps` steps; all of the last four are constants. */
+/* One vector of columns of `tiles` tiles for `steps` steps; all numbers from `how` on are constants. */
 MF_INLINE void multiply_vector(const uint8_t *w, const uint8_t *x, size_t stride,
                                const __m128i *tables, __m256i *sum, kind how, int bits, int tiles,
                                int steps) {
     const __m256i ones = _mm256_set1_epi16(1);
     const int planes = how == SIXTEEN ? 1 : 8 / bits;
-#pragma GCC unroll 8
-    for (int i = 0; i < planes; i++) {
-        __m256i first[2], second[2];
-#pragma GCC unroll 2
-        for (int s = 0; s < steps; s++) {
-            const uint8_t *at = x + (size_t)s * stride + i * X_BYTES(how);
-            first[s] = broadcast_32(at);
-            second[s] = broadcast_32(X_BYTES(how) == 8 ? at + 4 : at);
-        }
+    __m256i first[16], second[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < planes * steps; i++) {
+        const uint8_t *at = x + (size_t)(i % steps) * stride + i / steps * X_BYTES(how);
+        first[i] = broadcast_32(at);
+        second[i] = broadcast_32(X_BYTES(how) == 8 ? at + 4 : at);
+    }
 #pragma GCC unroll 4
-        for (int t = 0; t < tiles; t++) {
-            __m256i code = plane(load(w + 32 * t), how == SIXTEEN ? 8 : bits, i);
+    for (int t = 0; t < tiles; t++) {
+        const __m256i packed = load(w + 32 * t);
+        __m256i part[2]; /* affine: 8 / bits sums of pairs of at most 128 (2^bits - 1) fit int16 */
+#pragma GCC unroll 16
+        for (int i = 0; i < planes * steps; i++) {
+            const int s = i % steps;
+            __m256i code = plane(packed, how == SIXTEEN ? 8 : bits, i / steps), add;
+            if (how == AFFINE) {
+                add = _mm256_maddubs_epi16(code, first[i]);
+                part[s] = i < steps ? add : _mm256_add_epi16(part[s], add);
+                continue;
+            }
             if (how == TABLE) {
                 code = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(tables[t]), code);
             }
-#pragma GCC unroll 2
-            for (int s = 0; s < steps; s++) {
-                __m256i *to = sum + t * 2 + s;
-                __m256i add;
-                if (how == SIXTEEN) {
-                    add = _mm256_madd_epi16(code, first[s]);
-                } else if (how == AFFINE) {
-                    *to = _mm256_add_epi16(*to, _mm256_maddubs_epi16(code, first[s]));
-                    continue;
-                } else {
-                    add = _mm256_maddubs_epi16(first[s], _mm256_xor_si256(code, second[s]));
-                    add = _mm256_madd_epi16(add, ones);
-                }
-                *to = _mm256_add_epi32(*to, add);
+            if (how == SIXTEEN) {
+                add = _mm256_madd_epi16(code, first[i]);
+            } else {
+                add = _mm256_maddubs_epi16(first[i], _mm256_xor_si256(code, second[i]));
+                add = _mm256_madd_epi16(add, ones);
             }
+            sum[2 * t + s] = _mm256_add_epi32(sum[2 * t + s], add);
+        }
+#pragma GCC unroll 2
+        for (int s = 0; how == AFFINE && s < steps; s++) {
+            const __m256i add = _mm256_madd_epi16(part[s], ones);
+            sum[2 * t + s] = _mm256_add_epi32(sum[2 * t + s], add);
         }
     }
 }
 
-/* Sums of one panel. Affine: sums of int16, widened before they could overflow (128 (2^bits - 1) 2 each). */
 MF_INLINE void multiply_panel(const uint8_t *w, const uint8_t *x, size_t stride, size_t vectors,
                               const __m128i *tables, __m256i *sum, kind how, int bits, int tiles,
                               int steps) {
-    const __m256i ones = _mm256_set1_epi16(1);
     const int planes = how == SIXTEEN ? 1 : 8 / bits;
-    const size_t step = (size_t)tiles * 32, x_step = (size_t)(planes * X_BYTES(how));
-    const size_t most =
-        how == AFFINE ? (size_t)(32767 / (256 * ((1 << bits) - 1)) / planes) : vectors;
+#pragma GCC unroll 8
     for (int i = 0; i < 8; i++) {
         sum[i] = _mm256_setzero_si256();
     }
-    if (how != AFFINE) {
-        for (size_t k = 0; k < vectors; k++, w += step, x += x_step) {
-            multiply_vector(w, x, stride, tables, sum, how, bits, tiles, steps);
-        }
-        return;
-    }
-    for (size_t k = 0; k < vectors;) {
-        __m256i part[8];
-        const size_t end = vectors - k < most ? vectors : k + most;
-        for (int i = 0; i < 8; i++) {
-            part[i] = _mm256_setzero_si256();
-        }
-        for (; k < end; k++, w += step, x += x_step) {
-            multiply_vector(w, x, stride, tables, part, how, bits, tiles, steps);
-        }
-#pragma GCC unroll 8
-        for (int i = 0; i < 2 * tiles; i++) {
-            sum[i] = _mm256_add_epi32(sum[i], _mm256_madd_epi16(part[i], ones));
-        }
+    for (size_t k = 0; k < vectors; k++, w += tiles * 32, x += planes * X_BYTES(how)) {
+        multiply_vector(w, x, stride, tables, sum, how, bits, tiles, steps);
     }
 }
 

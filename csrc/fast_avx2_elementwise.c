@@ -7,8 +7,6 @@
 
 #ifdef __AVX2__
 
-#include <math.h>
-
 #include "elementwise.h"
 
 MF_INLINE void keep(void *at, __m256i v) { _mm256_storeu_si256((__m256i *)at, v); }
@@ -19,10 +17,18 @@ MF_INLINE __m128i scaled(__m128i v, __m256d c, __m256d half, __m256d low, __m256
     return _mm256_cvtpd_epi32(_mm256_min_pd(_mm256_max_pd(y, low), high));
 }
 
+/* 2^-s by its exponent. */
+MF_INLINE double unit_for(int s) {
+    const uint64_t bits = (uint64_t)(1023 - s) << 52;
+    double unit;
+    memcpy(&unit, &bits, sizeof unit);
+    return unit;
+}
+
 MF_INLINE __m256d half_for(int s) { return _mm256_set1_pd(s > 0 ? 0.5 : 0.0); }
 
 static void quantize(const int32_t *v, size_t n, int32_t mu, int s, int bits, int16_t *codes) {
-    const __m256d c = _mm256_set1_pd(ldexp(mu, -s)), half = half_for(s);
+    const __m256d c = _mm256_set1_pd(mu * unit_for(s)), half = half_for(s);
     const double end = (double)(1 << (bits - 1));
     const __m256d low = _mm256_set1_pd(-end), high = _mm256_set1_pd(end - 1);
     size_t i = 0;
@@ -44,7 +50,7 @@ MF_INLINE __m256i rescaled(__m256i acc, __m256d c, __m256d d, __m256d half) {
 
 /* One factor for all. */
 static void rescale_group(const int32_t *acc, size_t n, int32_t mu, int s, int32_t *fx) {
-    const __m256d c = _mm256_set1_pd(ldexp(mu, -s)), half = half_for(s);
+    const __m256d c = _mm256_set1_pd(mu * unit_for(s)), half = half_for(s);
     size_t i = 0;
     for (; i + 8 <= n; i += 8) {
         keep(fx + i, rescaled(load(acc + i), c, c, half));
@@ -54,7 +60,7 @@ static void rescale_group(const int32_t *acc, size_t n, int32_t mu, int s, int32
 
 /* A factor for each. */
 static void rescale_row(const int32_t *acc, size_t n, const int32_t *mu, int s, int32_t *fx) {
-    const __m256d unit = _mm256_set1_pd(ldexp(1, -s)), half = half_for(s);
+    const __m256d unit = _mm256_set1_pd(unit_for(s)), half = half_for(s);
     size_t i = 0;
     for (; i + 8 <= n; i += 8) {
         const __m256i m = load(mu + i);

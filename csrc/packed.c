@@ -340,16 +340,32 @@ static int too_many(const mf_packed *p, const int32_t *rest) {
     return 9 * (entries / 2) + 12 * runs > 4 * p->columns;
 }
 
-/* Takes what the whole product can of the differences, and says if something is left. */
-static int32_t take(const mf_packed *p, int32_t *rest, int16_t *now) {
+/* Takes what the whole product can of the differences; returns whether something is left in `rest`. */
+static int32_t take(const mf_packed *p, const int32_t *from, int32_t *rest, int16_t *now) {
     const int32_t high = p->format == MF_CODES16 ? 32767 : p->format == MF_CIRCULANT ? 255 : 127;
     int32_t left = 0;
     for (uint32_t j = 0; j < p->columns; j++) {
-        now[j] = (int16_t)clamp(rest[j], -high, high);
-        rest[j] -= now[j];
+        const int32_t part = clamp(from[j], -high, high);
+        now[j] = (int16_t)part;
+        rest[j] = from[j] - part;
         left |= rest[j];
     }
     return left;
+}
+
+static void add_columns(const mf_packed *p, const int32_t *delta, int32_t *total) {
+    mf_runs runs;
+    runs.p = p;
+    runs.total = total;
+    runs.entries = 0;
+    flush(&runs);
+    for (uint32_t j = 0; j < p->columns; j++) {
+        for (int32_t rest = delta[j], part; rest; rest -= part) {
+            part = clamp(rest, -127, 127);
+            add_column(&runs, j, part);
+        }
+    }
+    flush(&runs);
 }
 
 void mf_packed_accumulate(const void *packed, const int32_t *delta, const uint8_t *mask,
@@ -359,26 +375,13 @@ void mf_packed_accumulate(const void *packed, const int32_t *delta, const uint8_
     int16_t *now = (int16_t *)(void *)(rest + p->columns);
     (void)mask; /* what it leaves out is 0, which costs nothing here */
     (void)mask_block;
-    memcpy(rest, delta, p->columns * sizeof *rest);
-    int32_t left = 1;
-    while (left && (!p->by_columns || too_many(p, rest))) {
-        left = take(p, rest, now);
+    while (!p->by_columns || too_many(p, delta)) {
+        const int32_t left = take(p, delta, rest, now);
         mf_packed_linear(packed, now, 0, 1, total, total, 0, scratch);
-    }
-    if (!left) {
-        return;
-    }
-    mf_runs runs;
-    runs.p = p;
-    runs.total = total;
-    runs.entries = 0;
-    flush(&runs);
-    for (uint32_t j = 0; j < p->columns; j++) {
-        while (rest[j]) {
-            const int32_t part = clamp(rest[j], -127, 127);
-            add_column(&runs, j, part);
-            rest[j] -= part;
+        if (!left) {
+            return;
         }
+        delta = rest;
     }
-    flush(&runs);
+    add_columns(p, delta, total);
 }
