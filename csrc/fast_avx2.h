@@ -27,7 +27,7 @@ MF_INLINE __m256i first_lanes(size_t n) {
 
 int32_t mf_avx2_prepare_circulant(const mf_packed *p, const int16_t *x, uint8_t *prepared);
 void mf_avx2_circulant(const mf_packed *p, const mf_steps *steps);
-void mf_avx2_add_columns(const mf_packed *p, const mf_run *run, int32_t *total);
+void mf_avx2_add_columns(const mf_packed *p, const mf_column_run *run, int32_t *total);
 void mf_avx2_linear_f32(const float *tiles, uint32_t out, uint32_t inputs, const float *x,
                         size_t x_stride, size_t steps, const float *bias, float *y,
                         size_t y_stride);

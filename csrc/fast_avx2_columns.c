@@ -9,7 +9,7 @@ MF_INLINE void add_eight(int32_t *at, __m128i sums) {
     _mm256_storeu_si256((__m256i *)at, _mm256_add_epi32(old, _mm256_cvtepi16_epi32(sums)));
 }
 
-MF_INLINE void add_chunk(const int8_t *base, size_t stride, const mf_run *run, int pairs,
+MF_INLINE void add_chunk(const int8_t *base, size_t stride, const mf_column_run *run, int pairs,
                          int32_t *total) {
     __m256i sum[4];
     for (int i = 0; i < 4; i++) { /* the correction; see MF_RUN_PAIRS for the range */
@@ -39,7 +39,7 @@ MF_INLINE void add_chunk(const int8_t *base, size_t stride, const mf_run *run, i
     }
 }
 
-MF_INLINE void add_all(const mf_packed *p, const mf_run *run, int pairs, int32_t *total) {
+MF_INLINE void add_all(const mf_packed *p, const mf_column_run *run, int pairs, int32_t *total) {
     const int8_t *base = (const int8_t *)p + p->by_columns;
     size_t row = 0;
     for (; row + MF_COLUMN_CHUNK <= p->rows; row += MF_COLUMN_CHUNK) {
@@ -53,7 +53,7 @@ MF_INLINE void add_all(const mf_packed *p, const mf_run *run, int pairs, int32_t
     }
 }
 
-void mf_avx2_add_columns(const mf_packed *p, const mf_run *run, int32_t *total) {
+void mf_avx2_add_columns(const mf_packed *p, const mf_column_run *run, int32_t *total) {
     switch (run->pairs) {
     case 1:
         add_all(p, run, 1, total);

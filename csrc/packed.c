@@ -269,7 +269,7 @@ size_t mf_packed_scratch(const void *packed) {
 void mf_packed_linear(const void *packed, const int16_t *x, size_t x_stride, size_t steps,
                       const int32_t *bias, int32_t *acc, size_t acc_stride, void *scratch) {
     const mf_packed *p = packed;
-    const mf_product *product = &p->isa->products[p->format];
+    const mf_product_kernels *product = &p->isa->products[p->format];
     uint8_t *prepared = scratch;
     mf_steps some;
     some.x = prepared;
@@ -296,7 +296,7 @@ typedef struct {
     const mf_packed *p;
     int32_t *total;
     uint32_t entries, load;
-    mf_run run;
+    mf_column_run run;
 } mf_runs;
 
 static void flush(mf_runs *runs) {

@@ -76,20 +76,20 @@ typedef struct {
     uint32_t column[2 * MF_RUN_PAIRS];
     uint32_t magnitude[MF_RUN_PAIRS];       /* bytes |d0| |d1| |d0| |d1| */
     uint32_t sign[MF_RUN_PAIRS];            /* bytes -1 where d < 0, else 0 */
-} mf_run;
+} mf_column_run;
 
 typedef struct {
     /* Puts x into the order of the kernel and returns its correction. */
     int32_t (*prepare)(const mf_packed *p, const int16_t *x, uint8_t *prepared);
     void (*multiply)(const mf_packed *p, const mf_steps *steps);
-} mf_product;
+} mf_product_kernels;
 
 typedef struct mf_instructions {
     const char *name;
     uint32_t tile_rows;
-    mf_product products[MF_FORMATS]; /* NULL: none */
+    mf_product_kernels products[MF_FORMATS]; /* NULL: none */
     /* total += the products of a run; NULL: none */
-    void (*add_columns)(const mf_packed *p, const mf_run *run, int32_t *total);
+    void (*add_columns)(const mf_packed *p, const mf_column_run *run, int32_t *total);
     void (*linear_f32)(const float *tiles, uint32_t out, uint32_t inputs, const float *x,
                        size_t x_stride, size_t steps, const float *bias, float *y,
                        size_t y_stride);
