@@ -93,10 +93,13 @@ def test_more_inputs_than_a_fit_can_weigh_together_are_refused(
         compress(model, recipe(("head.w", factors)), stats)
 
 
-def test_what_is_not_fitted_takes_any_number_of_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("structure", "size"), [("row_sparse", 0.5), ("circulant", 4)])
+def test_what_is_not_fitted_takes_any_number_of_inputs(
+    structure: str, size: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, stats = problem("lstm")
-    sparse = Choice(STRUCTURES.get("row_sparse")(0.5).naive(), Uniform(8).naive(), Activation(8))
-    rules = recipe(("*.w_x", sparse), ("*.w_h", PLAIN))
+    naive = STRUCTURES.get(structure)(size).naive()
+    rules = recipe(("*.w_x", Choice(naive, Uniform(8).naive(), Activation(8))), ("*.w_h", PLAIN))
     wanted = compress(model, rules, stats).model
     monkeypatch.setattr("modelflex.core.regression.MAX_INPUTS", 1)
     made = compress(model, rules, stats).model

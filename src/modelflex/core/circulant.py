@@ -38,7 +38,9 @@ def fit_circulant(fit: Fit, b: int, aware: bool, ridge: float) -> Matrix:
     """
     out, inputs = fit.matrix.shape
     circulant_geometry(out, inputs, b)
-    values = generators(Regression.of(fit, aware, ridge), b)
+    values = fold_rows(fit.matrix, b) / b  # of any width: the nearest needs no matrix of the inputs
+    if aware:
+        values = generators(Regression.of(fit, True, ridge), b)
     hessian = None if fit.moments is None else fold_hessian(fit.moments.cov_z, b)
     part = fit.encode.encode(values, hessian, fit.gates)
     stored = replace(part, codes=part.codes.reshape(out // b, inputs // b, b))
