@@ -6,7 +6,8 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,22 +100,49 @@ def test_the_makefile_builds_tests_and_cleans(tmp_path: Path) -> None:
     assert export_c99(MODELS["float"](), out)  # what was built is no foreign file
 
 
-def test_two_models_go_into_one_program(tmp_path: Path) -> None:
-    names = []
-    for name, model in (("one", random_case(3).made.model), ("two", random_case(8).made.model)):
-        named = Model(name, model.layers, model.weights, model.output)
-        names.append(export_c99(named, tmp_path / name)["symbol"])
-    text = "".join(f'#include "{n}/{n}.h"\n' for n in names)
-    text += "".join(f"static {n}_instance {n};\n" for n in names)
+def export_named(folder: Path, name: str, seed: int = 3, chosen: str | None = None) -> str:
+    """A model of a name, exported into a folder of that; its symbol."""
+    model = random_case(seed).made.model
+    named = Model(name, model.layers, model.weights, model.output)
+    return str(export_c99(named, folder / name, chosen)["symbol"])
+
+
+def program_of(symbols: Sequence[str]) -> str:
+    """A main program that uses several models."""
+    text = "".join(f'#include "{n}.h"\n' for n in symbols)
+    text += "".join(f"static {n}_instance instance_{n};\n" for n in symbols)
     calls = "".join(
         f"static {n}_real x{n}[{n.upper()}_INPUTS], y{n}[{n.upper()}_OUTPUTS];\n"
-        f"{n}_init(&{n}); {n}_step(&{n}, x{n}, y{n});\n"
-        for n in names
+        f"{n}_init(&instance_{n}); {n}_step(&instance_{n}, x{n}, y{n});\n"
+        for n in symbols
     )
-    (tmp_path / "main.c").write_text(f"{text}int main(void) {{\n{calls}return 0;\n}}\n")
-    files = [f for name in names for f in sources(tmp_path / name)]
-    compile_("-std=c99", "-O0", "main.c", *files, "-o", "both", folder=tmp_path)
-    assert subprocess.run([tmp_path / "both"], check=False).returncode == 0
+    return f"{text}#include <math.h>\nint main(void) {{\n{calls}return 0;\n}}\n"
+
+
+def test_models_go_into_one_program(tmp_path: Path) -> None:
+    """Names of files, private symbols, headers and keywords; one folder after another is searched."""
+    names = ["a", "a_weights", "a_selftest", "a_matrix", "a_mf", "int", "math", "string", "stdio"]
+    symbols = [export_named(tmp_path, name, 3 + 5 * (i % 2)) for i, name in enumerate(names)]
+    symbols.append(export_named(tmp_path, "b", chosen="third"))
+    (tmp_path / "main.c").write_text(program_of(symbols))
+    folders = [tmp_path / name for name in (*names, "b")]
+    files = [f for folder in folders for f in sources(folder)]
+    searched = [f"-I{folder}" for folder in folders]
+    compile_("-std=c99", "-O0", "main.c", *searched, *files, "-o", "all", folder=tmp_path)
+    assert subprocess.run([tmp_path / "all"], check=False).returncode == 0
+
+
+def test_two_models_of_a_name_are_told_apart(tmp_path: Path) -> None:
+    """Of names that differ in case the macros are the same; the same header twice is no mistake."""
+    (tmp_path / "one").mkdir()
+    export_named(tmp_path / "one", "net")
+    export_named(tmp_path, "NET", seed=8)
+    main_c = tmp_path / "main.c"
+    main_c.write_text('#include "one/net/net.h"\n#include "one/net/net.h"\n')
+    compile_("-std=c99", "-fsyntax-only", str(main_c))
+    main_c.write_text('#include "one/net/net.h"\n#include "NET/NET.h"\n')
+    with pytest.raises(AssertionError, match=r"Two models have macros NET_.*another --name"):
+        compile_("-std=c99", "-fsyntax-only", str(main_c))
 
 
 # --- stack ---------------------------------------------------------------------------------------
@@ -270,3 +298,28 @@ def test_an_unknown_format_is_refused(
 ) -> None:
     command = "export", str(exported / "best"), "--out", str(tmp_path / "x"), "--format", "c98"
     assert "did you mean 'c99'?" in one_line(capsys, *command)
+
+
+def test_a_name_may_be_chosen(
+    exported: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    command = "export", str(exported / "best"), "--out", str(tmp_path / "x"), "--name"
+    assert "'model_int' would do" in one_line(capsys, *command, "int")
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "kws"])
+    assert stop.value.code == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("kws: flash")
+    assert "name:" not in printed
+    assert (tmp_path / "x" / "kws_weights.c").is_file()
+    assert validate(capsys, tmp_path / "x")[0] == 0
+
+
+def test_a_name_that_was_changed_is_said(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    model = replace(random_case(3).made.model, name="my weights")
+    save_artefact(model, tmp_path / "best", recipe=None, provenance={})
+    with pytest.raises(SystemExit):
+        main(["export", str(tmp_path / "best"), "--out", str(tmp_path / "c")])
+    assert "name: my_weights_net, as the model's is no prefix of C" in capsys.readouterr().out

@@ -34,6 +34,9 @@ def export(
         ),
     ],
     form: Annotated[str, typer.Option("--format", help="c99 or onnx.")] = "c99",
+    name: Annotated[
+        str | None, typer.Option(help="What symbols and files begin with (the model's name).")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Write a model as self-contained C99, or as an ONNX graph of one step.
@@ -41,12 +44,16 @@ def export(
     C99: no heap, no recursion, no library but libm for floats; the folder holds a self-test (`make
     test`), and the model for `modelflex validate`. ONNX: state in and out, checked with onnxruntime.
     """
-    written = pipeline.export_model(model, out, form)
+    written = pipeline.export_model(model, out, form, name)
     if as_json:
         print(json.dumps(strict_json(written), indent=1))
         return
     sizes = ", ".join(f"{k} {show_quantity(v, 'B')}" for k, v in written["bytes"].items())
     lines = [f"{written['symbol']}: {sizes}"]
+    if written["symbol"] != (written["name"] if name is None else name):
+        lines.append(
+            f"name: {written['symbol']}, as the model's is no prefix of C (or give --name)"
+        )
     if "file" in written:
         lines += [f"file: {written['file']}", f"checked: {_checked(written['checked'])}"]
     else:

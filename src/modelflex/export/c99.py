@@ -20,7 +20,7 @@ from modelflex.export.artefact import json_bytes, model_files
 from modelflex.export.c99_calls import CallPrinter
 from modelflex.export.c99_sources import kernel_sources
 from modelflex.export.golden import TOLERANCE, golden
-from modelflex.export.names import symbol
+from modelflex.export.names import given_symbol, symbol
 
 SCHEMA: Final = "modelflex.c99/1"
 MANIFEST: Final = "manifest.json"
@@ -31,33 +31,37 @@ VALIDATION: Final = "validation.html"
 BUILD: Final = "build"
 
 
-def export_c99(model: Model, folder: Path) -> dict[str, Any]:
+def export_c99(model: Model, folder: Path, name: str | None = None) -> dict[str, Any]:
     """Write a model as C99; what the folder's manifest.json holds.
 
     The same model gives the same bytes. The folder appears as a whole.
 
+    Args:
+        name: the prefix of files and symbols; None for one that is made of the model's name.
+
     Raises:
         UserError: `folder` holds anything else than an earlier export, or can't be written; a product
-            has sums, codes or places that kernels can't count.
+            has sums, codes or places that kernels can't count; a name that is no prefix.
     """
     check_replaceable(folder)
-    files, manifest = make_files(model)
+    files, manifest = make_files(model, name)
     replace_folder(folder, {**files, MANIFEST: json_bytes(manifest)})
     return manifest
 
 
-def make_files(model: Model) -> tuple[dict[str, bytes], dict[str, Any]]:
+def make_files(model: Model, chosen: str | None = None) -> tuple[dict[str, bytes], dict[str, Any]]:
     """The files of an export without its manifest, and the manifest."""
+    name = symbol(model.name) if chosen is None else given_symbol(chosen)
     program = build_program(model)
     plan = make_plan(program, alignment=c99_text.ALIGNMENT)
-    name = symbol(model.name)
     printer = CallPrinter(plan, name)
     vectors = golden(model, program)
     source = c99_text.source(printer)  # prints all calls, which the other files hang on
     common = "fixed_point.h"
+    saved = model_files(model)
     kernels = kernel_sources([*printer.headers, common], name)
     texts = {
-        f"{name}.h": c99_text.header(printer),
+        f"{name}.h": c99_text.header(printer, digest(b"".join(saved.values()))[:8]),
         f"{name}.c": source,
         f"{name}_weights.h": c99_text.weights_header(printer, f"{name}_{common}"),
         f"{name}_weights.c": c99_text.weights_source(printer),
@@ -68,7 +72,7 @@ def make_files(model: Model) -> tuple[dict[str, bytes], dict[str, Any]]:
     texts["Makefile"] = c99_text.makefile(name, sources, libm)
     texts[f"{name}_selftest.c"] = c99_text.selftest(printer, vectors)
     files = {file: text.encode("ascii") for file, text in texts.items()}
-    files |= {f"{MODEL}/{file}": content for file, content in model_files(model).items()}
+    files |= {f"{MODEL}/{file}": content for file, content in saved.items()}
     manifest = {
         "schema": SCHEMA,
         "name": model.name,

@@ -36,7 +36,7 @@ class Constants:
         flat = np.ascontiguousarray(array).ravel()
         key = flat.dtype.name, flat.tobytes()
         if key not in self._known:
-            name = unique(f"{self.symbol}_k_{member(what)}", self._taken)
+            name = unique(f"{self.symbol}_mf_k_{member(what)}", self._taken)
             self._known[key], self._arrays[name] = name, flat
         return self._known[key]
 

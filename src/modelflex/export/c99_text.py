@@ -42,8 +42,12 @@ def _round(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
-def header(printer: CallPrinter) -> str:
-    """NAME.h: sizes, the instance, and the three functions."""
+def header(printer: CallPrinter, digest: str) -> str:
+    """NAME.h: sizes, the instance, and the three functions.
+
+    `digest` (8 hexadecimal digits) tells models apart: two that have the same macros, as their names differ
+    in nothing or in case only, are refused where both headers are included.
+    """
     symbol, plan, found = printer.symbol, printer.plan, sizes(printer)
     guard, real = f"{symbol.upper()}_H", C_TYPES[_real(plan)]
     stage = "at every step" if plan.per_step else "after the last step, or whenever it is wanted"
@@ -65,6 +69,9 @@ def header(printer: CallPrinter) -> str:
 #ifdef __cplusplus
 extern "C" {{
 #endif
+
+/* What tells this model from others. */
+#define {symbol.upper()}_MODEL 0x{digest}u
 
 #define {symbol.upper()}_INPUTS {plan.inputs}
 #define {symbol.upper()}_OUTPUTS {plan.outputs}
@@ -96,6 +103,8 @@ void {symbol}_step({symbol}_instance *m, const {symbol}_real *x, {symbol}_real *
 }}
 #endif
 
+#elif {symbol.upper()}_MODEL != 0x{digest}u
+#error "Two models have macros {symbol.upper()}_*: export one of them again with another --name"
 #endif
 """
 

@@ -8,27 +8,65 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from modelflex.core.fixed import Array
+from modelflex.errors import UserError
 
 LONGEST = 32
 """Characters of a model's symbol; what is longer is cut."""
-_TAKEN = re.compile(
-    r"(?i)assert|complex|ctype|errno|fenv|float|inttypes|iso646|limits|locale|math|setjmp|signal|"
-    r"stdarg|stdbool|stddef|stdint|stdio|stdlib|string|tgmath|time|wchar|wctype|"
+_HEADERS = re.compile(
+    r"(?i)aio|alloca|argp|arpa|assert|byteswap|complex|ctype|dirent|dlfcn|elf|endian|err|errno|error|"
+    r"fcntl|features|fenv|float|fmtmsg|fnmatch|ftw|getopt|glob|grp|iconv|inttypes|iso646|langinfo|"
+    r"libgen|libintl|limits|link|locale|malloc|math|memory|monetary|mqueue|ndbm|netdb|newlib|nl_types|"
+    r"paths|poll|printf|process|pthread|pwd|reent|regex|resolv|sched|search|semaphore|setjmp|signal|"
+    r"spawn|stdalign|stdarg|stdatomic|stdbit|stdbool|stdc_predef|stdckdint|stddef|stdint|stdio|stdlib|"
+    r"stdnoreturn|string|strings|stropts|sys|syslimits|syslog|tar|term|termios|tgmath|threads|time|trace|uchar|"
+    r"ucontext|ulimit|unctrl|unistd|utime|utmpx|values|wait|wchar|wctype|windows|winsock|wordexp|"
     r"con|prn|aux|nul|com[0-9]|lpt[0-9]"
 )
-"""Headers of C99, which a file of this name would hide, and names that are no files on Windows."""
+"""Headers of C, POSIX and common C libraries, which a file of this name would hide, and names that are no
+files on Windows."""
+_FUNCTIONS = re.compile(r"(?i)sem|mtx|pthread_[a-z_]+")
+"""Prefixes with which the C library has an `_init` of its own."""
+_KEYWORDS = re.compile(
+    r"auto|break|case|char|const|continue|default|do|double|else|enum|extern|float|for|goto|if|inline|int|"
+    r"long|register|restrict|return|short|signed|sizeof|static|struct|switch|typedef|union|unsigned|void|"
+    r"volatile|while"
+)
+_PARTS = re.compile(
+    r"(?i).*_(weights|selftest|fixed_point|matrix|matrix_products|matrix_tiles|elementwise|"
+    r"elementwise_f32|piecewise)"
+)
+"""Names that are those of the files of another model: `a_weights` beside `a`."""
 _WIDTH = 96
 
 
 def symbol(name: str) -> str:
     """A model's name as the prefix of its C symbols and files: ASCII letters, digits and underscores.
 
-    It starts with a letter, is no longer than `LONGEST`, and names no header or device.
+    It starts with a letter, is no longer than `LONGEST`, names no keyword, header or device, and is no name
+    that another model's files and private symbols (`..._mf_...`) have.
     """
     text = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:LONGEST].rstrip("_")
-    if not text or not text[0].isalpha() or _TAKEN.fullmatch(text):
+    taken = (_HEADERS, _FUNCTIONS, _KEYWORDS)
+    if not text[:1].isalpha() or any(pattern.fullmatch(text) for pattern in taken):
         text = f"model_{text}"[:LONGEST].rstrip("_")
-    return text
+    if _PARTS.fullmatch(text):
+        text = f"{text[: LONGEST - len('_net')].rstrip('_')}_net"
+    return re.sub(r"(?i)_mf(?=_|$)", "_fm", text)
+
+
+def given_symbol(name: str) -> str:
+    """A prefix that the user chose, as it stands.
+
+    Raises:
+        UserError: it is none, or one that `symbol` avoids.
+    """
+    if symbol(name) != name:
+        raise UserError(
+            f"the name '{name}' can't begin C symbols and files",
+            f"at most {LONGEST} ASCII letters, digits and underscores, none of C's own names",
+            f"'{symbol(name)}' would do",
+        )
+    return name
 
 
 def member(name: str) -> str:

@@ -14,7 +14,7 @@ from modelflex.core.model import Model
 from modelflex.core.program import build_program
 from modelflex.errors import UserError
 from modelflex.export.golden import TOLERANCE
-from modelflex.export.names import symbol
+from modelflex.export.names import given_symbol, symbol
 from modelflex.export.onnx_check import check_onnx
 from modelflex.export.onnx_graph import Node, OnnxGraph, Port
 from modelflex.export.onnx_step import step_graph
@@ -29,19 +29,20 @@ MAX_BYTES: Final = (1 << 31) - (1 << 20)
 """Bytes of constants; a file with its graph stays below the 2 GiB of a protobuf message."""
 
 
-def export_onnx(model: Model, path: Path) -> dict[str, Any]:
+def export_onnx(model: Model, path: Path, name: str | None = None) -> dict[str, Any]:
     """Write a model's step as ONNX and, where onnxruntime is installed, check it; what was written.
 
     The same model gives the same bytes. They are written when they are checked.
 
     Args:
-        path: a file that ends in .onnx, or a folder, which gets one by the model's name.
+        path: a file that ends in .onnx, or a folder, which gets one by the name.
+        name: of the graph; None for one that is made of the model's name.
 
     Raises:
         UserError: the package onnx is missing, `path` holds something else than an earlier export or
             can't be written, the model can't be said in ONNX, or onnxruntime gives other results.
     """
-    name = symbol(model.name)
+    name = symbol(model.name) if name is None else given_symbol(name)
     path = path if path.suffix == ".onnx" else path / f"{name}.onnx"
     _check_replaceable(_package(), path)
     program = build_program(model)

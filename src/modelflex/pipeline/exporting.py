@@ -16,26 +16,29 @@ from modelflex.importers.data import check_task, load_sequences
 from modelflex.importers.models import load_model
 from modelflex.report.validation import render_validation
 
-EXPORTS: Final[Mapping[str, Callable[[Model, Path], Mapping[str, Any]]]] = {
+EXPORTS: Final[Mapping[str, Callable[[Model, Path, str | None], Mapping[str, Any]]]] = {
     "c99": export_c99,
     "onnx": export_onnx,
 }
 """Format → what writes a model into a folder or file and says what it wrote."""
 
 
-def export_model(source: Any, out: Path, form: str = "c99") -> Mapping[str, Any]:
+def export_model(
+    source: Any, out: Path, form: str = "c99", name: str | None = None
+) -> Mapping[str, Any]:
     """Write a saved or a trained model in another form; what was written (C99: its manifest).
 
     Args:
         source: what `load_model` takes, such as the artefact of a search.
         form: of `EXPORTS`.
+        name: the prefix of C files and symbols, or of the graph; None for one that is made of the model's.
 
     Raises:
         UserError: an unknown form, what the loader refuses, or what the form can't hold.
     """
     if form not in EXPORTS:
         raise UserError(f"unknown format '{form}'", "a format", nearest(form, list(EXPORTS)))
-    return EXPORTS[form](load_model(source), out)
+    return EXPORTS[form](load_model(source), out, name)
 
 
 def validate_export(

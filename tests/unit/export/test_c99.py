@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import struct
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from modelflex.execute.interpret import run
 from modelflex.export import c99
 from modelflex.export.c99 import export_c99, make_files
 from modelflex.export.golden import STEPS, golden, step_outputs
-from modelflex.export.names import member, numbers, remark, symbol
+from modelflex.export.names import given_symbol, member, numbers, remark, symbol
 from modelflex.testing.generators import Case, random_case, random_model
 
 HOSTILE = '*/ int main;\n#include "../x.h" /* ??/ \\ ü %s'
@@ -44,19 +46,85 @@ def case() -> Case:
 
 
 # --- names and numbers ---------------------------------------------------------------------------
-@given(st.text(max_size=60))
+@given(st.text(max_size=60) | st.text("a_mf9 ", min_size=20, max_size=60))
 def test_a_symbol_is_a_plain_prefix(name: str) -> None:
     made = symbol(name)
     assert re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,31}", made, re.ASCII)
-    assert symbol(made) == made
+    assert symbol(made) == given_symbol(made) == made
+    assert not re.search(r"_mf(_|$)", made)
     assert re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", member(name), re.ASCII)
 
 
-@pytest.mark.parametrize("name", ["string", "STDIO", "con", "Lpt1", "", "_", "9lives", "../../etc"])
+HEADERS = (
+    "assert complex ctype errno fenv float inttypes iso646 limits locale math setjmp signal stdarg "
+    "stdbool stddef stdint stdio stdlib string tgmath time wchar wctype unistd pthread"
+)
+TAKEN = "string STDIO con Lpt1 features unistd limits int double sem pthread_mutex 9lives"
+
+
+@pytest.mark.parametrize("name", [*TAKEN.split(), "", "_", "../../etc"])
 def test_no_file_hides_a_header_or_leaves_the_folder(name: str) -> None:
-    assert symbol(name) not in ("string", "STDIO", "con", "Lpt1")
+    assert symbol(name) not in TAKEN.split()
     assert "/" not in symbol(name)
     assert "." not in symbol(name)
+
+
+def test_no_file_hides_what_headers_of_the_system_include() -> None:
+    """Folders of exports are searched before those of the system, whose headers include one another."""
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler on the PATH")
+    text = "#include <" + ">\n#include <".join(f"{h}.h" for h in HEADERS.split()) + ">\n"
+    done = subprocess.run(
+        ["cc", "-M", "-x", "c", "-"], input=text, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    direct = {Path(p).stem for p in done.stdout.split() if Path(p).parent.name == "include"}
+    assert set(HEADERS.split()) <= direct
+    assert [stem for stem in sorted(direct) if symbol(stem) == stem] == []
+
+
+@pytest.mark.parametrize("name", ["a b", "int", "", "a_weights", "a_mf", "9", "a" * 33, "ü", "a_"])
+def test_a_chosen_name_is_taken_as_it_is_or_refused(name: str) -> None:
+    with pytest.raises(UserError, match=re.escape(f"'{symbol(name)}' would do")):
+        given_symbol(name)
+
+
+def exports_of(*names: str) -> list[tuple[set[str], set[str]]]:
+    """Of models that differ in their names only: files in lower case, and names that a linker sees."""
+    model, found = random_model(np.random.default_rng(0), ["gru"], units=2), []
+    for name in names:
+        files, _ = make_files(replace(model, name=name))
+        code = {f: t.decode() for f, t in files.items() if f.endswith(".c")}
+        text = "\n".join(t for f, t in code.items() if not f.endswith("_selftest.c"))
+        linked = re.findall(
+            r"^(?!static|typedef|#|/|\s)[\w ]*?\*?(\w+)(?:\(|\[)", text, re.MULTILINE
+        )
+        found.append(
+            ({f.lower() for f in files if not f.startswith("model/")}, set(linked) - {"MF_ASSERT"})
+        )
+    return found
+
+
+@pytest.mark.parametrize(
+    "other", ["a_weights", "A_Weights", "a_selftest", "a_matrix", "a_elementwise_f32"]
+)
+def test_names_of_files_are_no_names_of_models(other: str) -> None:
+    (one, _), (two, _) = exports_of("a", other)
+    assert one & two == {"makefile"}
+
+
+@pytest.mark.parametrize("other", ["a_mf", "a_mf_k", "a_k", "a_mf_mf", "a_mf_linear"])
+def test_private_symbols_are_no_names_of_models(other: str) -> None:
+    (_, one), (_, two) = exports_of("a", other)
+    assert {"a_step", "a_mf_linear_f32"} <= one
+    assert not one & two
+
+
+def test_all_files_are_known_as_parts(case: Case) -> None:
+    for model in (case.model, case.made.model):
+        files, manifest = make_files(model)
+        for stem in {f.partition(".")[0] for f in files if f.startswith(f"{manifest['symbol']}_")}:
+            assert symbol(stem) != stem
 
 
 @given(st.text(max_size=100))
@@ -127,7 +195,7 @@ def test_weights_are_the_bytes_of_the_artefact(case: Case) -> None:
     text = files[f"{manifest['symbol']}_weights.c"].decode()
     compared = 0
     for site, product in build_program(model).products.items():
-        name = f"{manifest['symbol']}_k_{member(site)}_codes"
+        name = f"{manifest['symbol']}_mf_k_{member(site)}_codes"
         by_columns = product.link is not None and product.link.activity is not None
         if f"{name}[]" in text and not (by_columns and product.layout in ("dense", "circulant")):
             tensors, _ = part_tensors("p", product.part)
