@@ -47,6 +47,7 @@ static int has(const mf_instructions *isa) {
     return 1;
 }
 
+/* Read and written whole by any thread; what is loaded is bound to the set that was chosen then. */
 static const mf_instructions *chosen;
 
 static const mf_instructions *best_from(size_t i) {
@@ -57,22 +58,23 @@ static const mf_instructions *best_from(size_t i) {
 }
 
 const mf_instructions *mf_chosen(void) {
-    if (!chosen) { /* the same for every thread that comes first */
-        chosen = best_from(0);
+    const mf_instructions *isa = __atomic_load_n(&chosen, __ATOMIC_ACQUIRE);
+    if (!isa) { /* whoever comes first finds the same, but does not undo a limit set meanwhile */
+        const mf_instructions *none = NULL, *best = best_from(0);
+        isa = __atomic_compare_exchange_n(&chosen, &none, best, 0, __ATOMIC_ACQ_REL,
+                                          __ATOMIC_ACQUIRE)
+                  ? best
+                  : none;
     }
-    return chosen;
+    return isa;
 }
 
 const char *mf_isa(void) { return mf_chosen()->name; }
 
 int mf_limit_isa(const char *name) {
     for (size_t i = 0; i < COUNT; i++) {
-        if (!name) {
-            chosen = best_from(0);
-            return 0;
-        }
-        if (strcmp(name, all[i]->name) == 0 && has(all[i])) {
-            chosen = all[i];
+        if ((!name || strcmp(name, all[i]->name) == 0) && has(all[i])) {
+            __atomic_store_n(&chosen, all[i], __ATOMIC_RELEASE);
             return 0;
         }
     }

@@ -318,7 +318,8 @@ void Plan::finish(nb::handle given_x, nb::handle given_y) {
         stage.calls = stage.ahead;
         stage.calls.insert(stage.calls.end(), stage.step.begin(), stage.step.end());
         stages.push_back({stage.calls.data(), stage.ahead.size(), stage.step.size(),
-                          stage.slots.data(), stage.slots.size(), stage.once});
+                          stage.slots.data(), stage.slots.size(), stage.once,
+                          weights->kernels});
     }
     finished = true;
 }

@@ -52,6 +52,8 @@ class Weights {
     const Product &at(size_t site) const;
     size_t count() const { return products_.size(); }
     size_t scratch_bytes() const { return scratch_bytes_; }
+    // Of the instruction set for which everything is packed.
+    const mf_elementwise *const kernels = mf_elementwise_table();
 
   private:
     static void own(Product &made, const NativeMatrix &native);

@@ -2,7 +2,7 @@
  *
  * Weights are packed once, at load, into the order in which a kernel reads them. Results equal those of
  * matrix.h and elementwise.h bit for bit in integers. The caller owns all memory; packed weights and
- * scratch are 64-byte aligned. Packed weights stay valid when the instruction set is limited afterwards.
+ * scratch are 64-byte aligned.
  */
 #ifndef MODELFLEX_PACKED_H
 #define MODELFLEX_PACKED_H
@@ -36,6 +36,9 @@ size_t mf_packed_f32_bytes(uint32_t out, uint32_t inputs);
 void mf_pack_f32(const float *w, uint32_t out, uint32_t inputs, void *packed);
 void mf_packed_linear_f32(const void *packed, const float *x, size_t x_stride, size_t steps,
                           const float *bias, float *y, size_t y_stride, void *scratch);
+/* The same for one x, without reading columns of inputs that are 0; places[inputs] is scratch. */
+void mf_packed_nonzero_f32(const void *packed, const float *x, const float *bias, float *y,
+                           uint32_t *places);
 
 /* The integer kernels have the contracts of elementwise.h and piecewise.h, where 0 <= mu < 2^15. rescale's
  * mu has one entry for each of mu_count equal groups of consecutive columns. Those of floats are within
@@ -68,7 +71,8 @@ const mf_elementwise *mf_elementwise_table(void);
 /* The chosen instruction set: "avx512vnni", "avx2", "neon" or "portable". */
 const char *mf_isa(void);
 /* Choose no better one than `name` from now on; NULL is the best. Returns 0, or -1 where the CPU or the
- * build has not got it (nothing changes then). Not to be called while another thread packs. */
+ * build has not got it (nothing changes then). What is loaded stays with the set it was loaded for. Not to
+ * be called while another thread packs. */
 int mf_limit_isa(const char *name);
 
 #ifdef __cplusplus

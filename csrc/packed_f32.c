@@ -33,3 +33,38 @@ void mf_packed_linear_f32(const void *packed, const float *x, size_t x_stride, s
     (void)scratch;
     p->isa->linear_f32(tiles, p->rows, p->columns, x, x_stride, steps, bias, y, y_stride);
 }
+
+/* A sum for every row of a panel, of the columns at `places` only. */
+static void add_panel(const float *panel, size_t rows, const float *x, const uint32_t *places,
+                      size_t count, float *sums) {
+    for (size_t k = 0; k < count; k++) {
+        const float *column = panel + places[k] * rows, by = x[places[k]];
+        for (size_t r = 0; r < rows; r++) {
+            sums[r] += by * column[r];
+        }
+    }
+}
+
+void mf_packed_nonzero_f32(const void *packed, const float *x, const float *bias, float *y,
+                           uint32_t *places) {
+    enum { MOST = MF_PANEL_F32 * MF_TILE_F32 };
+    const mf_packed *p = packed;
+    const float *panel = (const float *)(const void *)((const uint8_t *)packed + MF_HEAD);
+    size_t count = 0;
+    for (uint32_t j = 0; j < p->columns; j++) {
+        if (x[j] != 0) {
+            places[count++] = j;
+        }
+    }
+    for (size_t first = 0; first < p->rows; first += MOST) {
+        const size_t left = p->rows - first, used = left < MOST ? left : MOST;
+        const size_t rows = mf_round_up(used, MF_TILE_F32);
+        float sums[MOST] = {0};
+        if (bias) {
+            memcpy(sums, bias + first, used * sizeof *sums);
+        }
+        add_panel(panel, rows, x, places, count, sums);
+        memcpy(y + first, sums, used * sizeof *sums);
+        panel += rows * p->columns;
+    }
+}

@@ -178,7 +178,7 @@ void mf_reset_stage(const mf_stage *stage, uint8_t *memory, size_t first, size_t
 }
 
 void mf_run_stage(const mf_stage *stage, mf_run run, size_t first, size_t rows) {
-    const mf_elementwise *e = mf_elementwise_table();
+    const mf_elementwise *e = stage->kernels;
     const mf_call *ahead_end = stage->calls + stage->ahead, *end = ahead_end + stage->step;
     if (stage->once) {
         mf_reset_stage(stage, run.memory, first, rows);

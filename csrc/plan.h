@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "matrix.h"
+#include "packed.h"
 #include "piecewise.h"
 
 #ifdef __cplusplus
@@ -96,6 +97,7 @@ typedef struct {
     const mf_slot *slots;
     size_t slot_count;
     int once; /* runs after the last step from a reset state */
+    const mf_elementwise *kernels; /* of the instruction set that the products are packed for */
 } mf_stage;
 
 /* Where the codes that products see are kept (those sent, under delta): row i of the plan goes to row rows[i] of

@@ -6,12 +6,13 @@
 
 enum { TILE = 8, ALIGNMENT = 64 }; /* positions that are multiplied together; bytes */
 
-/* Below this share of codes that are not 0, columns are read one by one where they lie so. */
+/* Below this share of inputs that are not 0, columns are read one by one where that can be done. */
 enum { FEW = 8 };
 
 static size_t aligned(size_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
 
-/* Pieces of a product's scratch: what is seen at TILE positions, what is found there, flags of inputs. */
+/* Pieces of a product's scratch: what is seen at TILE positions, what is found there; flags of inputs (bytes),
+ * or numbers of inputs (uint32_t). */
 typedef struct {
     uint8_t *packed, *seen, *found, *flags;
 } mf_pieces;
@@ -20,9 +21,15 @@ static size_t packed_bytes(const mf_product *p) {
     return p->packed ? aligned(mf_packed_scratch(p->packed)) : 0;
 }
 
-static size_t seen_bytes(const mf_product *p) { return aligned((size_t)p->inputs * TILE * 4); }
+static size_t seen_bytes(const mf_product *p) {
+    return p->taps ? aligned((size_t)p->inputs * TILE * 4) : 0;
+}
 
-static size_t found_bytes(const mf_product *p) { return aligned((size_t)p->out * TILE * 8); }
+static size_t found_bytes(const mf_product *p) {
+    return p->taps ? aligned((size_t)p->out * TILE * 4) : 0;
+}
+
+static size_t places_bytes(const mf_product *p) { return aligned((size_t)p->inputs * 4); }
 
 static mf_pieces pieces(const mf_product *p, uint8_t *scratch) {
     mf_pieces made;
@@ -34,7 +41,7 @@ static mf_pieces pieces(const mf_product *p, uint8_t *scratch) {
 }
 
 size_t mf_product_scratch(const mf_product *p) {
-    return packed_bytes(p) + seen_bytes(p) + found_bytes(p) + aligned(p->inputs);
+    return packed_bytes(p) + seen_bytes(p) + found_bytes(p) + places_bytes(p);
 }
 
 /* --- counters ------------------------------------------------------------------------------------ */
@@ -103,13 +110,17 @@ MF_COUNT_NONZERO(count_nonzero_i16, int16_t)
 MF_COUNT_NONZERO(count_nonzero_f32, float)
 
 /* --- linear -------------------------------------------------------------------------------------- */
-static int few(const int16_t *x, size_t n) {
-    size_t found = 0;
-    for (size_t i = 0; i < n; i++) {
-        found += x[i] != 0;
+#define MF_IS_FEW(name, type)                                                                      \
+    static int name(const type *x, size_t n) {                                                     \
+        size_t found = 0;                                                                          \
+        for (size_t i = 0; i < n; i++) {                                                           \
+            found += x[i] != 0;                                                                    \
+        }                                                                                          \
+        return found * FEW < n;                                                                    \
     }
-    return found * FEW < n;
-}
+
+MF_IS_FEW(few, int16_t)
+MF_IS_FEW(few_f32, float)
 
 /* Positions first ... first + count - 1 of a map, one row a position. */
 #define MF_GATHER(name, type)                                                                      \
@@ -218,6 +229,22 @@ void mf_product_linear_i64(const mf_call *c, mf_run run, size_t first, size_t ro
     }
 }
 
+/* Columns of inputs that are 0 are not read. */
+static void linear_nonzero_f32(const mf_product *p, const float *x, mf_pieces s, float *y) {
+    const float *bias = p->bias;
+    uint32_t *places = (uint32_t *)(void *)s.flags;
+    if (!p->taps) {
+        mf_packed_nonzero_f32(p->packed, x, bias, y, places);
+        return;
+    }
+    float *seen = (float *)(void *)s.seen, *found = (float *)(void *)s.found;
+    for (uint32_t k = 0; k < p->positions; k++) {
+        gather_f32(p, x, k, 1, seen);
+        mf_packed_nonzero_f32(p->packed, seen, bias, found, places);
+        scatter_f32(p, found, k, 1, y);
+    }
+}
+
 void mf_product_linear_f32(const mf_call *c, mf_run run, size_t first, size_t rows) {
     const mf_product *p = c->product;
     const mf_pieces s = pieces(p, run.scratch);
@@ -227,13 +254,19 @@ void mf_product_linear_f32(const mf_call *c, mf_run run, size_t first, size_t ro
     const float *x = MF_AT(c, run, in, 0, first, const float);
     float *y = MF_AT(c, run, out, 0, first, float);
     const size_t x_stride = c->in[0].stride / sizeof *x, y_stride = c->out[0].stride / sizeof *y;
-    if (!p->taps) {
+    if (!p->taps && !c->skip_zeros) {
         mf_packed_linear_f32(p->packed, x, x_stride, rows, (const float *)p->bias, y, y_stride,
                              s.packed);
         return;
     }
     for (size_t i = 0; i < rows; i++, x += x_stride, y += y_stride) {
-        windows_f32(p, x, s, y);
+        if (c->skip_zeros && few_f32(x, c->in_size)) {
+            linear_nonzero_f32(p, x, s, y);
+        } else if (p->taps) {
+            windows_f32(p, x, s, y);
+        } else {
+            mf_packed_linear_f32(p->packed, x, 0, 1, (const float *)p->bias, y, 0, s.packed);
+        }
     }
 }
 

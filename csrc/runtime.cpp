@@ -106,7 +106,7 @@ class Stream {
                     step_->weights == chunk_->weights && step_->integer == chunk_->integer &&
                     step_->x.size == chunk_->x.size && step_->y.size == chunk_->y.size,
                 "both plans must be of one program");
-        memory_ = Memory(std::max(step_->memory_bytes, chunk_->memory_bytes));
+        memory_ = Memory(step_->memory_bytes);
         scratch_ = Memory(step_->weights->scratch_bytes());
         reset();
     }
@@ -156,6 +156,7 @@ class Stream {
         check_apart(x, steps * plan.x.size, out,
                     plan.per_step ? steps * plan.y.size : plan.y.size);
         const Busy busy(busy_);
+        widen();
         nb::gil_scoped_release unlocked;
         run_chunks(x, out, steps);
         return result;
@@ -228,6 +229,16 @@ class Stream {
         }
     }
 
+    // Memory for whole chunks: streams that are only stepped do without.
+    void widen() {
+        if (!wide_) {
+            Memory larger(std::max(step_->memory_bytes, chunk_->memory_bytes));
+            std::memcpy(larger.data(), memory_.data(), step_->state_bytes);
+            memory_ = std::move(larger);
+            wide_ = true;
+        }
+    }
+
     void advance(const Reals &x, const Reals &out) {
         const Plan &plan = *step_;
         const mf_run run = {memory_.data(), scratch_.data(), nullptr, nullptr};
@@ -267,6 +278,7 @@ class Stream {
 
     std::shared_ptr<Plan> step_, chunk_;
     Memory memory_, scratch_;
+    bool wide_ = false; // memory_ has room for chunks
     std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
 };
 

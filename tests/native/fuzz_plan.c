@@ -360,14 +360,14 @@ static void linear(fuzz_case *f, mf_call *c, int number) {
     c->skip_zeros = (int)below(2);
     c->in_size = made->entering;
     c->size = made->product.out * made->product.positions;
+    const uint32_t sparse = below(2) ? 1 : 12;
     if (c->kernel == MF_LINEAR_F32) {
         c->in[0] = reserve(f, c, 4, c->in_size, below(4) == 0);
-        EACH(f, c->in[0], float, c->in_size, random_float());
+        EACH(f, c->in[0], float, c->in_size, below(sparse) ? 0.0f : random_float());
         c->out[0] = reserve(f, c, 4, c->size, 0);
         return;
     }
     const int32_t high = (1 << (made->x_bits - 1)) - 1;
-    const uint32_t sparse = below(2) ? 1 : 12;
     c->in[0] = reserve(f, c, 2, c->in_size, below(4) == 0);
     EACH(f, c->in[0], int16_t, c->in_size, below(sparse) ? 0 : between(-high - 1, high));
     c->out[0] = reserve(f, c, made->wide ? 8 : 4, c->size, 0);
@@ -484,7 +484,7 @@ static uint8_t *run_calls(fuzz_case *f, size_t count, size_t ahead) {
             scratch = bytes > scratch ? bytes : scratch;
         }
     }
-    const mf_stage stage = {f->calls, ahead, count - ahead, NULL, 0, 0};
+    const mf_stage stage = {f->calls, ahead, count - ahead, NULL, 0, 0, mf_elementwise_table()};
     mf_run run;
     memset(&run, 0, sizeof run);
     run.memory = memory;

@@ -57,6 +57,7 @@ class Shared:
         for site, product in program.products.items():
             self._add(product, site in skipping)
         self._row_bytes = max(self.plan.ram_bytes, 1)
+        self._loaded: dict[tuple[int, int], tuple[Plan, _native.Plan]] = {}
 
     def _add(self, product: Product, skip_zeros: bool) -> None:
         windows, bias = product.windows, product.bias
@@ -74,9 +75,14 @@ class Shared:
         self.weights.add_codes(stored, product.link.bits, bits, bias, taps, entering, unit)
 
     def native_plan(self, *, chunk: int = 1, lanes: int = 1) -> tuple[Plan, _native.Plan]:
-        """A plan and its loaded form."""
-        plan = make_plan(self.program, chunk=chunk, lanes=lanes, bits=self.bits)
-        return plan, load_plan(plan, self.weights, self.sites)
+        """A plan and its loaded form, made once for all streams and batches."""
+        key = chunk, lanes
+        if key not in self._loaded:
+            plan = self.plan
+            if key != (1, 1):
+                plan = make_plan(self.program, chunk=chunk, lanes=lanes, bits=self.bits)
+            self._loaded[key] = plan, load_plan(plan, self.weights, self.sites)
+        return self._loaded[key]
 
     @property
     def chunk(self) -> int:
@@ -169,9 +175,9 @@ class Runtime:
         shared = program if isinstance(program, Shared) else Shared(program)
         self._shared = shared
         self.plan = shared.plan
-        loaded = load_plan(shared.plan, shared.weights, shared.sites)
+        _, step = shared.native_plan()
         _, chunk = shared.native_plan(chunk=shared.chunk)
-        self._stream = _native.Stream(loaded, chunk)
+        self._stream = _native.Stream(step, chunk)
         self.step: Callable[..., Array] = self._stream.step
         self.run: Callable[..., Array] = self._stream.run
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -74,3 +77,15 @@ def _equal(found: Array, wanted: Array) -> None:
 def _close(found: Array, wanted: Array) -> None:
     error = np.abs(found - wanted) / np.maximum(1.0, np.abs(wanted))
     assert error.max(initial=0.0) <= FLOAT_TOLERANCE
+
+
+def run_python(code: str, **variables: str) -> str:
+    """What a process of its own prints, with further variables in its environment; it must succeed."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout

@@ -6,12 +6,8 @@ What does not fit a stream or a batch is in test_native_runtime.py; random damag
 from __future__ import annotations
 
 import gc
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +20,8 @@ from modelflex.core.stored_matrix import StoredMatrix
 from modelflex.errors import UserError
 from modelflex.execute import native as executor
 from modelflex.execute.kernels import HAVE_NATIVE
-from modelflex.export.artefact import save_artefact
 from modelflex.testing.generators import random_sequences
+from modelflex.testing.native import run_python
 from modelflex.testing.recipes import cached_case
 
 if not HAVE_NATIVE:
@@ -133,6 +129,7 @@ def test_no_memory_for_a_result_is_an_exception() -> None:
 import numpy as np
 def empty(*args, **options): raise MemoryError("none left")
 from modelflex.execute.native import Runtime
+from modelflex.testing.native import run_python
 from modelflex.testing.recipes import cached_case
 runtime = Runtime(cached_case(0).program)
 np.empty = empty
@@ -142,7 +139,7 @@ for call in (lambda: runtime.step(np.zeros(8)), lambda: runtime.run(np.zeros((3,
     except MemoryError:
         print("refused")
 """
-    assert python(code).split() == ["refused"] * 2
+    assert run_python(code).split() == ["refused"] * 2
 
 
 # --- objects and numbers --------------------------------------------------------------------------
@@ -329,47 +326,51 @@ def test_a_product_runs_once_or_at_every_step() -> None:
         linear(plan)
 
 
-# --- another CPU -----------------------------------------------------------------------------------
-def python(code: str, **variables: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | variables,
-        capture_output=True,
-        text=True,
-        check=True,
+def float_stream(
+    matrix: Array, bias: Array | None, taps: Array | None, entering: int
+) -> native.Stream:
+    """One product of floats that leaves out zeros."""
+    weights = native.Weights()
+    weights.add_floats(matrix, bias, taps, entering, 1)
+    out = len(matrix) * (1 if taps is None else len(taps))
+
+    def plan(rows: int) -> native.Plan:
+        made = native.Plan(weights, False, rows, 64, rows * 2048)
+        made.begin_stage(False)
+        x, y = (64, 1024, entering), (576, 1024, out)
+        made.add_call(NUMBERS["linear_f32"], 0, [x], [y], {"skip_zeros": True}, True)
+        made.finish(x, y)
+        return made
+
+    return native.Stream(plan(1), plan(2))
+
+
+@pytest.mark.parametrize("out", [3, 8, 64, 65, 100])
+def test_columns_of_inputs_that_are_zero_are_not_read(out: int) -> None:
+    """Of those that are read, none is NaN."""
+    rng = np.random.default_rng(out)
+    matrix = rng.normal(size=(out, 40)).astype(np.float32)
+    bias = rng.normal(size=out).astype(np.float32)
+    x = np.zeros((3, 40))
+    x[0, 7], x[1, [3, 39]] = 1.0, (-0.5, 2.0)
+    wanted = x @ matrix.T.astype(np.float64) + bias
+    spoilt = matrix.copy()
+    spoilt[:, ~x.any(axis=0)] = np.nan
+    found = float_stream(spoilt, bias, None, 40).run(x)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_windows_of_zeros_are_not_read() -> None:
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(5, 24)).astype(np.float32)
+    taps = np.array(
+        [[p + i - 2 if p + i >= 2 else -1 for i in range(24)] for p in range(6)], np.int32
     )
-    return done.stdout
-
-
-def test_a_cpu_without_the_instructions_gives_the_same_bits(tmp_path: Path) -> None:
-    code = """
-import hashlib, os
-import numpy as np
-import modelflex, modelflex._native as native
-sums = []
-for folder in sorted(os.listdir(os.environ["FOLDERS"])):
-    runtime = modelflex.compile(os.path.join(os.environ["FOLDERS"], folder))
-    x = np.random.default_rng(0).normal(size=(40, runtime.inputs))
-    runtime.run(x)
-    steps = np.stack([runtime.step(row) for row in x])
-    sums.append(hashlib.sha256(steps.tobytes()).hexdigest())
-print(native.isa(), *sums)
-"""
-    for seed in range(6):
-        if cached_case(seed).program.numeric == "integer":
-            model = cached_case(seed).made.model
-            save_artefact(
-                model, tmp_path / str(seed), recipe=cached_case(seed).recipe, provenance={}
-            )
-    best, *wanted = python(code, FOLDERS=str(tmp_path)).split()
-    isa, *found = python(code, FOLDERS=str(tmp_path), MODELFLEX_ISA="portable").split()
-    assert isa == "portable"
-    assert best == native.isa()
-    assert found == wanted
-    assert wanted
-
-
-def test_an_unknown_instruction_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MODELFLEX_ISA", "mmx")
-    with pytest.raises(UserError, match="MODELFLEX_ISA is 'mmx'"):
-        Runtime(cached_case(0).program)
+    x = np.zeros(40)
+    x[11] = 3.0
+    seen = np.where(taps < 0, 0.0, x[taps])
+    wanted = (seen @ matrix.T.astype(np.float64)).T.ravel()
+    spoilt = matrix.copy()
+    spoilt[:, ~seen.any(axis=0)] = np.nan
+    found = float_stream(spoilt, None, taps, 40).step(x)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)

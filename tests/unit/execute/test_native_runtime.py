@@ -27,6 +27,7 @@ if not HAVE_NATIVE:
     pytest.skip("the native kernels were not built", allow_module_level=True)
 
 import modelflex._native as native
+from modelflex.execute import native as executor
 from modelflex.execute.native import Runtime, Shared, execute, run_native
 
 
@@ -128,6 +129,32 @@ def test_arrays_of_the_model_may_change_or_go_afterwards() -> None:
         if product.bias is not None:
             product.bias[:] = 0
     np.testing.assert_array_equal(step(x), wanted)
+
+
+def test_plans_are_made_once_for_all_streams_and_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = cached_case(3)
+    runtime = Runtime(case.program)
+    wanted = runtime.run_batch(case.data).outputs
+
+    def no_more(*_: Any, **__: Any) -> None:
+        raise AssertionError("planned again")
+
+    monkeypatch.setattr(executor, "make_plan", no_more)
+    monkeypatch.setattr(executor, "load_plan", no_more)
+    x = np.linspace(-1, 1, 8)
+    np.testing.assert_array_equal(runtime.stream().step(x), runtime.step(x))
+    np.testing.assert_array_equal(runtime.stream().run(x[None]), runtime.stream().run(x[None]))
+    np.testing.assert_array_equal(runtime.run_batch(case.data).outputs, wanted)
+
+
+def test_what_was_stepped_goes_on_in_a_run_with_more_memory(runtime: Runtime) -> None:
+    xs = np.random.default_rng(0).normal(size=(9, 8))
+    steps = np.stack([runtime.step(x) for x in xs])
+    runtime.reset()
+    for x in xs[:4]:
+        runtime.step(x)
+    rest = runtime.run(xs[4:])
+    np.testing.assert_array_equal(rest, steps[4:] if runtime.plan.per_step else steps[-1])
 
 
 def test_streams_share_weights_but_no_state(runtime: Runtime) -> None:
