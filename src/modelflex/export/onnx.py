@@ -103,7 +103,7 @@ def onnx_file(graph: OnnxGraph, name: str) -> bytes:
     """A graph as the content of a file.
 
     Raises:
-        UserError: the package onnx is missing, or the constants are too many for a file.
+        UserError: the package onnx is missing or refuses the graph, or the constants are too many for a file.
     """
     onnx = _package()
     nbytes = sum(array.nbytes for array in graph.initialisers.values())
@@ -123,8 +123,15 @@ def onnx_file(graph: OnnxGraph, name: str) -> bytes:
         made, opset_imports=[opset], ir_version=IR_VERSION, producer_name=PRODUCER
     )
     whole.metadata_props.add(key="schema", value=SCHEMA)
-    onnx.checker.check_model(whole)
-    return whole.SerializeToString(deterministic=True)
+    try:
+        onnx.checker.check_model(whole)
+        return bytes(whole.SerializeToString(deterministic=True))
+    except Exception as error:  # those of onnx, of protobuf and ValueError
+        raise UserError(
+            f"onnx {onnx.__version__} refuses the graph: {error}",
+            "a version that takes it",
+            "use another version of onnx",
+        ) from None
 
 
 def _port(onnx: Any, port: Port) -> Any:

@@ -97,7 +97,9 @@ def _stage(graph: OnnxGraph, program: Program, stage: Stage, x: str, names: set[
 def _port(stage: Stage, traced: Graph, slot: StateSlot, names: set[str]) -> Port:
     kind = traced.values[slot.read]
     full = slot.name if slot.name.startswith(f"{stage.name}.") else f"{stage.name}.{slot.name}"
-    name = unique(member(full) or "state", names)
+    made = member(full)
+    while f"{(name := unique(made, names))}_next" in names:
+        pass  # another slot is called so: the next number
     names.add(f"{name}_next")
     dtype, meaning = STATE[kind.dtype]
     return Port(name, dtype, kind.size, f"{stage.name}/{slot.name}", meaning)

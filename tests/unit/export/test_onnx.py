@@ -218,6 +218,23 @@ def test_names_that_collide() -> None:
     assert_equal(model, walk(model, 1), FLOAT_TOLERANCE)
 
 
+@pytest.mark.parametrize(
+    "first", ["layer1.h_next.", "layer1.h.next", "x", "y", "layer1_h_next_next"]
+)
+def test_names_of_states_and_of_those_after_collide(first: str) -> None:
+    """Whichever comes first."""
+    rng = np.random.default_rng(0)
+    plain = renamed(random_model(rng, ["gru", "lstm"]), "m", first)
+    slots = [replace(s, name=first) for s in build_program(plain).stages[0].graph.state]
+    program = build_program(plain)
+    traced = replace(program.stages[0].graph, state=tuple(slots))
+    stages = (replace(program.stages[0], name="", graph=traced), *program.stages[1:])
+    graph = step_graph(plain, replace(program, stages=stages))
+    names = [port.name for port in (*graph.inputs, *graph.outputs)]
+    assert len(set(names)) == len(names) == 8
+    onnx_file(graph, "m")  # which checks it
+
+
 # --- refusals --------------------------------------------------------------------------------------
 @pytest.mark.parametrize("content", [b"", b"not a model", "foreign"])
 def test_nothing_foreign_is_replaced(content: Any, tmp_path: Path) -> None:
@@ -258,6 +275,14 @@ def test_a_graph_that_does_not_run() -> None:
     graph = step_graph(model, program)
     with pytest.raises(UserError, match="does not run the graph"):
         check_onnx(b"no model", graph, model, program)
+
+
+def test_what_the_checker_refuses_is_one_line() -> None:
+    model = random_case(4).model
+    graph = step_graph(model, build_program(model))
+    graph.node("NoSuchOperator", "x", output="another")
+    with pytest.raises(UserError, match="refuses the graph: No Op registered for NoSuchOperator"):
+        onnx_file(graph, "m")
 
 
 def test_an_unknown_primitive() -> None:
