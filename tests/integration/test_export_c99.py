@@ -278,6 +278,38 @@ def test_without_a_compiler_it_says_so(copy: Path, capsys: pytest.CaptureFixture
     assert "skipped: there is no C compiler (no-such-compiler)" in line
 
 
+def test_a_compiler_that_only_fails_is_named(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = one_line(capsys, "validate", str(copy), "--cc", "false")
+    assert "'false' does not compile the code: it says nothing and ends with 1" in line
+
+
+def test_a_page_without_a_place_is_refused_before_compiling(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = copy / "nowhere" / "page.html"
+    line = one_line(capsys, "validate", str(copy), "--cc", "false", "--out", str(page))
+    assert f"cannot write {page}; expected a place for the page; name one with --out" in line
+
+
+def test_weights_changed_with_their_hash_are_found(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the code, and in the model that it is compared with."""
+    path = copy / "model" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 0xFF
+    path.write_bytes(content)
+    assert "model.safetensors was altered" in one_line(capsys, "validate", str(copy))
+    alter(copy, "model/model.json", '"name"', '"name"')  # the manifest: all hashes are right now
+    manifest = json.loads((copy / c99.MANIFEST).read_text())
+    manifest["files"]["model/model.safetensors"] = c99.digest(path.read_bytes())
+    (copy / c99.MANIFEST).write_text(json.dumps(manifest))
+    code, found = validate(capsys, copy)
+    assert (code, found["passed"], found["selftest"]) == (3, False, True)
+
+
 @pytest.mark.parametrize("folder", ["best", "nowhere"])
 def test_what_is_no_export_is_refused(
     exported: Path, capsys: pytest.CaptureFixture[str], folder: str

@@ -32,15 +32,31 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def looking_at(path: Path) -> Iterator[None]:
+    """Around what only reads: that `path` can't be looked at is the user's to mend.
+
+    Raises:
+        UserError: no permission, a name that is too long, a broken disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"cannot read '{path}': {reason}", "a path that may be read") from None
+
+
 def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """Put a folder in the place of `folder` that holds `files` (paths within it) and nothing else.
 
-    It is written beside its place and then renamed, so that it appears as a whole.
+    It is written beside its place and then renamed, so that it appears as a whole; if that is not reached,
+    the folder is as it was.
 
     Raises:
         UserError: it can't be written.
     """
-    folder = folder.resolve()  # a symbolic link keeps pointing where it points
+    with looking_at(folder):
+        folder = folder.resolve()  # a symbolic link keeps pointing where it points
     # Fixed names, so that what a killed run left behind is cleared by the next one.
     fresh, old = (folder.with_name(f".{folder.name}.{which}") for which in ("new", "old"))
     try:
@@ -61,6 +77,11 @@ def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         raise UserError(
             f"'{folder}' can't be written ({error.strerror})", "a folder that may be written"
         ) from None
+    finally:
+        with suppress(OSError):
+            if old.exists() and not folder.exists():  # interrupted between the renamings
+                old.rename(folder)
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def read_text(path: Path, limit: int, what: str) -> str:

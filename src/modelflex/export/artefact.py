@@ -9,7 +9,7 @@ from typing import Any
 
 import safetensors.numpy
 
-from modelflex.core.files import replace_folder
+from modelflex.core.files import looking_at, replace_folder
 from modelflex.core.fixed import Array
 from modelflex.core.json_values import read_json_object
 from modelflex.core.model import Model
@@ -85,9 +85,10 @@ def check_replaceable(folder: Path) -> None:
     Raises:
         UserError: `folder` holds something else.
     """
-    if not folder.exists():
-        return
-    inside = {entry.name for entry in folder.iterdir()} if folder.is_dir() else {""}
+    with looking_at(folder):
+        if not folder.exists():
+            return
+        inside = {entry.name for entry in folder.iterdir()} if folder.is_dir() else {""}
     ours = inside <= FILES
     if ours and inside:
         path = folder / MODEL_JSON

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Final
 
-from modelflex.core.files import replace_folder
+from modelflex.core.files import looking_at, replace_folder
 from modelflex.core.json_values import field, read_json_object
 from modelflex.core.model import Model
 from modelflex.core.planner import make_plan
@@ -27,6 +27,7 @@ MANIFEST: Final = "manifest.json"
 MODEL: Final = "model"
 """The folder of the artefact, which `validate` runs."""
 _FILE: Final = re.compile(r"(model/)?[A-Za-z0-9_]+(\.[a-z]+)?")
+_SIZES: Final = tuple(size.name for size in fields(c99_text.Sizes))
 VALIDATION: Final = "validation.html"
 BUILD: Final = "build"
 
@@ -102,13 +103,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     expected = "a folder that `modelflex export --format c99` wrote"
-    if not path.is_file():
+    with looking_at(path):
+        found = path.is_file()
+    if not found:
         raise UserError(f"'{folder}' holds no {MANIFEST}", expected)
     manifest = read_json_object(path)
     if manifest.get("schema") != SCHEMA:
         raise UserError(f"'{path}' is of the schema {manifest.get('schema')!r}", f"'{SCHEMA}'")
     where = f"'{path}'"
     name, files = field(manifest, "symbol", where, str), field(manifest, "files", where, dict)
+    nbytes = field(manifest, "bytes", where, dict)
+    if set(nbytes) != set(_SIZES) or not all(type(value) is int for value in nbytes.values()):
+        raise UserError(f"{where}: bytes are {str(nbytes)[:60]}", f"those of {', '.join(_SIZES)}")
     if symbol(name) != name:
         raise UserError(f"{where}: symbol is {name[:60]!r}", "the prefix of C symbols")
     # The files are read, copied and compiled: their names must not lead elsewhere.
@@ -123,10 +129,11 @@ def changed_files(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
     found = []
     for file, expected in manifest["files"].items():
         path = folder / file
-        if not path.is_file():
-            found.append(f"{file} is missing")
-        elif digest(path.read_bytes()) != expected:
-            found.append(f"{file} was altered")
+        with looking_at(path):
+            if not path.is_file():
+                found.append(f"{file} is missing")
+            elif digest(path.read_bytes()) != expected:
+                found.append(f"{file} was altered")
     return found
 
 
@@ -136,12 +143,12 @@ def check_replaceable(folder: Path) -> None:
     Raises:
         UserError: `folder` holds something else.
     """
-    if not folder.exists():
-        return
-    if folder.is_dir() and not any(folder.iterdir()):
-        return
+    with looking_at(folder):
+        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+            return
+        ours = folder.is_dir() and (folder / MANIFEST).is_file()
     mend = "name another folder or move this one away"
-    if not folder.is_dir() or not (folder / MANIFEST).is_file():
+    if not ours:
         raise UserError(
             f"'{folder}' exists and is no export", "a new folder, or an earlier export", mend
         )

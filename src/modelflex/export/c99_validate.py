@@ -246,6 +246,7 @@ class _Build:
         if done.returncode:
             lines = done.stderr.splitlines()
             text = next((line for line in lines if "error" in line), "".join(lines[:1]))
+            text = text or f"it says nothing and ends with {done.returncode}"
             raise UserError(
                 f"'{shlex.join(self.command)}' does not compile the code: {text[:_MESSAGE]}",
                 "a compiler of C99",

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from modelflex.core.files import replacing
+from modelflex.core.files import looking_at, replacing
 from modelflex.core.fixed import Array
 from modelflex.core.model import Model
 from modelflex.core.program import build_program
@@ -82,8 +82,9 @@ def _package() -> Any:
 
 def _check_replaceable(onnx: Any, path: Path) -> None:
     """Refuse to replace anything but a file that an earlier export wrote."""
-    if not path.exists():
-        return
+    with looking_at(path):
+        if not path.exists():
+            return
     try:
         ours = onnx.load_model(path, load_external_data=False).producer_name == PRODUCER
     except Exception:  # protobuf and onnx raise many kinds

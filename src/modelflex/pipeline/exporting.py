@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -52,17 +53,19 @@ def validate_export(
         page: where the page goes; None for the folder itself.
 
     Raises:
-        UserError: the folder or the data are not as they should be, there is no compiler, or the
-            code does not compile.
+        UserError: the folder or the data are not as they should be, the page can't be written, there is
+            no compiler, or the code does not compile.
     """
+    page = folder / VALIDATION if page is None else page
     check_folder(folder)
+    if not os.access(page.parent, os.W_OK):  # known before minutes of compiling and running
+        raise UserError(f"cannot write {page}", "a place for the page", "name one with --out")
     model = load_model(folder / MODEL)
     sequences, label = None, "golden vectors"
     if data is not None:
         sequences = check_task(load_sequences(data), model, "none")
         label = Path(data).name if isinstance(data, str | Path) else "given data"
     found = validate_c99(folder, model, sequences, label, compiler)
-    page = folder / VALIDATION if page is None else page
     with replacing(page) as temporary:
         temporary.write_text(render_validation(found), encoding="utf-8")
     return found, page

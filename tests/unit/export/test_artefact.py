@@ -210,7 +210,32 @@ def test_a_run_killed_while_writing_leaves_nothing_half_written(
         with pytest.raises(KeyboardInterrupt):
             save_artefact(small(4), best, recipe=recipe(), provenance={})
         assert {p.name: p.read_bytes() for p in best.iterdir()} == before
+        assert [p.name for p in tmp_path.iterdir()] == ["best"]
         calls = iter(range(4))
     save_artefact(small(4), best, recipe=recipe(), provenance={})  # clears what the other left
     assert [p.name for p in tmp_path.iterdir()] == ["best"]
     assert load_model(best).weights["lstm0.w_x"].parts[0].bits == 4
+
+
+def test_a_run_interrupted_between_renamings_leaves_the_earlier_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    best, rename = tmp_path / "best", Path.rename
+    save_artefact(small(3), best, recipe=None, provenance={})
+    before = {p.name: p.read_bytes() for p in best.iterdir()}
+
+    def interrupted(path: Path, target: Path) -> None:
+        if path.name == ".best.new":
+            raise KeyboardInterrupt
+        rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_artefact(small(4), best, recipe=None, provenance={})
+    assert {p.name: p.read_bytes() for p in best.iterdir()} == before
+    assert [p.name for p in tmp_path.iterdir()] == ["best"]
+
+
+def test_a_path_that_can_not_be_looked_at(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="File name too long"):
+        save_artefact(small(), tmp_path / ("a" * 300), recipe=None, provenance={})

@@ -338,6 +338,35 @@ def test_a_manifest_leads_nowhere_else(case: Case, tmp_path: Path, name: str) ->
         c99.read_manifest(tmp_path / "c")
 
 
+@pytest.mark.parametrize("sizes", [None, [], 5, {}, {"flash": 1}, "x"])
+def test_a_manifest_without_sizes_is_refused(case: Case, tmp_path: Path, sizes: Any) -> None:
+    export_c99(case.made.model, tmp_path / "c")
+    path = tmp_path / "c" / c99.MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"bytes": sizes}))
+    with pytest.raises(UserError, match=r"manifest\.json': bytes"):
+        c99.read_manifest(tmp_path / "c")
+
+
+def test_a_folder_that_can_not_be_looked_at(case: Case, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="File name too long"):
+        export_c99(case.made.model, tmp_path / ("a" * 300))
+    with pytest.raises(UserError, match=r"File name too long|holds no manifest"):  # Python 3.14
+        c99.read_manifest(tmp_path / ("a" * 300))
+
+
+def test_a_file_that_can_not_be_read(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = export_c99(case.made.model, tmp_path / "c")
+
+    def locked(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", locked)
+    with pytest.raises(UserError, match=r"cannot read '.*Makefile': Permission denied"):
+        c99.changed_files(tmp_path / "c", manifest)
+
+
 def test_a_file_is_no_folder(case: Case, tmp_path: Path) -> None:
     (tmp_path / "c").touch()
     with pytest.raises(UserError, match="exists and is no export"):

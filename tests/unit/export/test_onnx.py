@@ -300,5 +300,7 @@ def test_too_large_for_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_folder_that_can_not_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="File name too long"):
+        export_onnx(random_case(4).model, tmp_path / ("a" * 300))
     with pytest.raises(UserError, match="cannot write"):
         export_onnx(random_case(4).model, tmp_path / "file" / "model.onnx")
