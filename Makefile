@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 EXAMPLE := examples/japanese_vowels
 BUILD_INPUTS := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*.c csrc/*.h csrc/*.cpp)
 
-.PHONY: demo test lint native-test native-test-cc native-test-clang native-test-arm models peers clean
+.PHONY: demo test lint native-test native-test-cc native-test-clang native-test-avx512 native-test-arm models peers clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed $(EXAMPLE)/data/.prepared
@@ -25,13 +25,14 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 # Undefined behaviour and out-of-bounds accesses in the C kernels end the run with an error: with this
-# compiler, with Clang, and for 64-bit ARM in an emulator (scripts/install-system-packages.sh has them).
+# compiler, with Clang, with AVX-512 emulated by SIMDe, and for 64-bit ARM in an emulator
+# (scripts/install-system-packages.sh has them).
 NATIVE := $(MAKE) --no-print-directory -C tests/native run
 NATIVE_BUILD := $(CURDIR)/build/native-test
 ARM_CC := aarch64-linux-gnu-gcc
 ARM_RUN := $(firstword $(shell command -v qemu-aarch64-static qemu-aarch64))
 
-native-test: native-test-cc native-test-clang native-test-arm
+native-test: native-test-cc native-test-clang native-test-avx512 native-test-arm
 
 native-test-cc:
 	@if command -v $(CC) >/dev/null; then $(NATIVE) CC=$(CC) BUILD=$(NATIVE_BUILD)/cc; \
@@ -41,6 +42,11 @@ native-test-clang:
 	@if echo 'int main(void) { return 0; }' | clang -fsanitize=address -x c - -o /dev/null 2>/dev/null; \
 	then $(NATIVE) CC=clang BUILD=$(NATIVE_BUILD)/clang; \
 	else echo "SKIPPED native-test with Clang: no clang with sanitizers here"; fi
+
+native-test-avx512:
+	@if echo '#include <simde/x86/avx512.h>' | $(CC) -mavx2 -mfma -x c -E - >/dev/null 2>&1; \
+	then $(NATIVE) CC=$(CC) EMULATED=1 BUILD=$(NATIVE_BUILD)/avx512 PLANS=500; \
+	else echo "SKIPPED native-test of AVX-512: no SIMDe headers for $(CC) here"; fi
 
 # Without AddressSanitizer, which does not run in the emulator.
 native-test-arm:

@@ -33,9 +33,13 @@ static int has(const mf_instructions *isa) {
 #endif
 #ifdef MODELFLEX_AVX512VNNI
     if (isa == &mf_avx512vnni) {
-        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-               __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+#ifdef MODELFLEX_SIMDE
+        return has(&mf_avx2); /* which emulates it */
+#else
+        return has(&mf_avx2) && __builtin_cpu_supports("avx512f") &&
+               __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                __builtin_cpu_supports("avx512vnni");
+#endif
     }
 #endif
 #if defined(MODELFLEX_NEON) && defined(__linux__)

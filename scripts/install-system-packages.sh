@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what tests use beside Python: Chromium, in which a test opens the report and checks that its plots
-# are drawn; Clang, and a compiler and an emulator of 64-bit ARM, for the native tests (make native-test).
+# are drawn; Clang, SIMDe's headers, and a compiler and an emulator of 64-bit ARM, for the native tests (make
+# native-test).
 # Idempotent. Needs apt and root; exits 1 with one line when either is missing.
 set -euo pipefail
 
@@ -18,6 +19,7 @@ has() {
 has chromium chromium-browser google-chrome || packages+=(chromium)
 echo 'int main(void) { return 0; }' | clang -fsanitize=address -x c - -o /dev/null 2>/dev/null ||
     packages+=(clang libclang-rt-dev)
+[ -e /usr/include/simde/x86/avx512.h ] || packages+=(libsimde-dev)
 has aarch64-linux-gnu-gcc || packages+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
 has qemu-aarch64-static qemu-aarch64 || packages+=(qemu-user-static)
 
