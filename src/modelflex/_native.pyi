@@ -204,3 +204,34 @@ def run_batch(
     (runs, units, active) are added to; codes: none, or what every site's product sees
     [steps, or sequences where it runs once, inputs].
     """
+
+Float64 = npt.NDArray[np.float64]
+
+def round_columns(
+    values: Float64,
+    shares: Float64,
+    steps: Float64,
+    top: int,
+    odd: bool,
+    mask: Float64 | None,
+    changes: Float64,
+) -> None:
+    """Round the columns values [columns, rows] to `steps` [1 or columns, rows] times the integers
+    -top … top (ties to even), or the odd ones of them (ties up), one after another: column j less
+    Σ shares[j, i]·changes[i], i < j. changes are what was lost; mask [columns, rows] is 1 or 0.
+    """
+
+def descend_columns(
+    values: Float64,
+    pulls: Float64,
+    own: Float64,
+    shares: Float64,
+    steps: Float64,
+    top: int,
+    odd: bool,
+    mask: Float64 | None,
+    changes: Float64,
+) -> None:
+    """Replace column j of values by the nearest to own[j]·(pulls[j] - Σ shares[j, i]·changes[i]) +
+    values[j], i < j, on the grid of `round_columns`; changes are how much more it is.
+    """

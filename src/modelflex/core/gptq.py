@@ -1,15 +1,68 @@
-"""Rounding one column after another, each error made up for by the columns that follow."""
+"""Rounding one column after another, each error made up for by the columns that follow.
+
+To the grids of `IntegerSteps`, compiled code rounds a chunk of columns where it was built; it gives the
+same bits.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from modelflex.core.fixed import Array
 
+try:
+    from modelflex._native import descend_columns, round_columns
+except ImportError:  # installed without a C compiler, or built for another machine
+    HAVE_NATIVE = False
+else:
+    HAVE_NATIVE = True
+
 Nearest = Callable[[Array, int], Array]
 """(a column of values [rows], its number) → the nearest storable values [rows], a new array."""
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerSteps:
+    """The nearest of −top … top (or the odd ones of them), times a step.
+
+    Attributes:
+        odd: whether only odd integers are on the grid; ties go up there, to even otherwise.
+        steps: > 0, of every row, [1, rows], or of every row in every column, [n, rows].
+    """
+
+    top: int
+    odd: bool
+    steps: Array
+
+    def __call__(self, x: Array, column: int) -> Array:
+        """The nearest to x [rows], a new array."""
+        size = self.steps[column if len(self.steps) > 1 else 0]
+        near = nearest_whole(x / size, self.top, self.odd)
+        near *= size
+        return near
+
+    def of(self, columns: Array | slice) -> IntegerSteps:
+        """Those of some columns."""
+        if len(self.steps) == 1:
+            return self
+        return IntegerSteps(self.top, self.odd, np.ascontiguousarray(self.steps[columns]))
+
+
+def nearest_whole(x: Array, top: int, odd: bool) -> Array:
+    """The nearest of the integers −top … top (ties to even), or of the odd ones of them (ties up)."""
+    # In place: this runs for every column of every pass, and again for every range that is tried.
+    if odd:
+        near = x * 0.5
+        np.floor(near, out=near)
+        near += 0.5
+        near *= 2.0
+    else:
+        near = np.rint(x)
+    np.minimum(near, top, out=near)
+    return np.asarray(np.maximum(near, -top, out=near))
 
 
 def damping(cov: Array, share: float = 0.01) -> float:
@@ -39,24 +92,46 @@ def gptq(
     inverse = np.linalg.inv(h)
     lower = np.linalg.cholesky((inverse + inverse.T) / 2)
     shares = lower / np.diag(lower)  # of the error of column j that column k makes up for, [k, j]
-    stored = None if mask is None else np.ascontiguousarray(mask[:, order].T)
+    stored = None if mask is None else mask[:, order].T.astype(np.float64, order="C")
     w = np.ascontiguousarray(values[:, order].T)  # one column of the matrix is contiguous
     n = w.shape[0]
     for start in range(0, n, chunk):
-        end = min(start + chunk, n)
-        errors = np.empty((end - start, w.shape[1]))
-        for j in range(start, end):
-            w[j] -= shares[j, start:j] @ errors[: j - start]
-            q = nearest(w[j], int(order[j]))
-            if stored is not None:
-                q *= stored[j]
-            np.subtract(w[j], q, out=errors[j - start])
-            w[j] = q
-        if end < n:
-            w[end:] -= shares[end:, start:end] @ errors
+        some = slice(start, min(start + chunk, n))
+        errors = _round_chunk(
+            w[some],
+            shares[some, some],
+            _of_columns(nearest, order[some]),
+            None if stored is None else stored[some],
+        )
+        if some.stop < n:
+            w[some.stop :] -= shares[some.stop :, some] @ errors
     rounded = np.empty_like(w)
     rounded[order] = w
     return rounded.T
+
+
+def _of_columns(nearest: Nearest, columns: Array) -> Nearest:
+    """`nearest` with other numbers of columns."""
+    if isinstance(nearest, IntegerSteps):
+        return nearest.of(columns)
+    return lambda x, j: nearest(x, int(columns[j]))
+
+
+def _round_chunk(w: Array, shares: Array, nearest: Nearest, mask: Array | None) -> Array:
+    """Round columns [columns, rows] in place; returns what they lost."""
+    errors = np.empty_like(w)
+    if HAVE_NATIVE and isinstance(nearest, IntegerSteps):
+        near = (np.ascontiguousarray(shares), nearest.steps, nearest.top, nearest.odd, mask)
+        round_columns(w, *near, errors)
+        return errors
+    for j in range(len(w)):
+        q = nearest(w[j], j)
+        if mask is not None:
+            q *= mask[j]
+        np.subtract(w[j], q, out=errors[j])
+        w[j] = q
+        w[j + 1 :] -= shares[j + 1 :, j, None] * errors[j]
+    return errors
 
 
 def descend(
@@ -82,23 +157,39 @@ def descend(
         What is rounded now and its pulls.
     """
     n = hessian.shape[0]
-    stored = None if mask is None else np.ascontiguousarray(mask.T)
-    q, pulls = (
-        np.array(rounded.T, order="C"),
-        np.array(pulls.T, order="C"),
-    )  # columns are contiguous
+    stored = None if mask is None else mask.T.astype(np.float64, order="C")
+    # Columns are contiguous.
+    q, pulls = np.array(rounded.T, order="C"), np.array(pulls.T, order="C")
     own = 1.0 / np.diag(hessian)
     for start in range(0, n, chunk):
-        end = min(start + chunk, n)
-        changes = np.empty((end - start, q.shape[1]))
-        for j in range(start, end):
-            wanted = pulls[j] - hessian[j, start:j] @ changes[: j - start]
-            wanted *= own[j]
-            wanted += q[j]
-            new = nearest(wanted, j)
-            if stored is not None:
-                new *= stored[j]
-            np.subtract(new, q[j], out=changes[j - start])
-            q[j] = new
-        pulls -= hessian[:, start:end] @ changes
+        some = slice(start, min(start + chunk, n))
+        changes = _descend_chunk(
+            q[some],
+            pulls[some],
+            own[some],
+            hessian[some, some],
+            _of_columns(nearest, np.arange(n)[some]),
+            None if stored is None else stored[some],
+        )
+        pulls -= hessian[:, some] @ changes
     return q.T, pulls.T
+
+
+def _descend_chunk(
+    q: Array, pulls: Array, own: Array, hessian: Array, nearest: Nearest, mask: Array | None
+) -> Array:
+    """Round columns [columns, rows] anew in place; returns how much more they are."""
+    changes = np.empty_like(q)
+    if HAVE_NATIVE and isinstance(nearest, IntegerSteps):
+        near = (np.ascontiguousarray(hessian), nearest.steps, nearest.top, nearest.odd, mask)
+        descend_columns(q, pulls, own, *near, changes)
+        return changes
+    pulls = pulls.copy()
+    for j in range(len(q)):
+        new = nearest(pulls[j] * own[j] + q[j], j)
+        if mask is not None:
+            new *= mask[j]
+        np.subtract(new, q[j], out=changes[j])
+        q[j] = new
+        pulls[j + 1 :] -= hessian[j + 1 :, j, None] * changes[j]
+    return changes

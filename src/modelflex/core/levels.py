@@ -14,6 +14,7 @@ from typing import Literal, Self, final
 import numpy as np
 
 from modelflex.core.fixed import Array, Scale
+from modelflex.core.gptq import IntegerSteps, Nearest, nearest_whole
 from modelflex.core.part import Grid, Part
 from modelflex.errors import UserError
 
@@ -63,9 +64,10 @@ class Levels(ABC):
     each: int
     """Consecutive rows that share a factor and a table."""
 
+    @property
     @abstractmethod
-    def nearest(self, x: Array, column: int) -> Array:
-        """The values nearest to x [rows] of a column, a new array."""
+    def nearest(self) -> Nearest:
+        """The values nearest to x [rows] of a column."""
 
     @abstractmethod
     def numbers(self, x: Array) -> Array:
@@ -127,16 +129,7 @@ def nearest_integers(x: Array, kind: str, bits: int) -> Array:
         exponent = np.frexp(np.maximum(size, 0.5) * (4 / 3))[1] - 1
         near = np.ldexp(np.copysign(1.0, x), np.maximum(exponent, 0))
         return np.clip(np.where(size < 0.5, 0.0, near), -top, top)
-    # In place: this runs for every column of every pass, and again for every range that is tried.
-    if kind == "odd":
-        near = x * 0.5
-        np.floor(near, out=near)
-        near += 0.5
-        near *= 2.0
-    else:
-        near = np.rint(x)
-    np.minimum(near, top, out=near)
-    return np.maximum(near, -top, out=near)
+    return nearest_whole(x, top, kind == "odd")
 
 
 @final
@@ -173,10 +166,16 @@ class Multiples(Levels):
             None if self._factors is None else np.multiply(self._factors.T, self.steps, order="C")
         )
 
-    def nearest(self, x: Array, column: int) -> Array:
-        size = self.steps if self._sizes is None else self._sizes[column]
-        near = nearest_integers(x / size, self.kind, self.bits)
-        near *= size
+    @cached_property
+    def nearest(self) -> Nearest:
+        sizes = self.steps[None, :] if self._sizes is None else self._sizes
+        if self.kind != "power":
+            return IntegerSteps(largest_integer(self.kind, self.bits), self.kind == "odd", sizes)
+
+        def near(x: Array, column: int) -> Array:
+            size = sizes[column if len(sizes) > 1 else 0]
+            return nearest_integers(x / size, self.kind, self.bits) * size
+
         return near
 
     def numbers(self, x: Array) -> Array:
@@ -269,7 +268,11 @@ class Tables(Levels):
         """Where the levels of every row start in an array of them all, [rows]."""
         return np.arange(0, self._levels.size, self._levels.shape[1])
 
-    def nearest(self, x: Array, column: int) -> Array:
+    @property
+    def nearest(self) -> Nearest:
+        return self._nearest
+
+    def _nearest(self, x: Array, _: int) -> Array:
         above = (x > self._middles).view(np.int8)
         return self._rising.take(self._first + np.add.reduce(above, axis=0, dtype=np.int8))
 

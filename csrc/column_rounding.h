@@ -1,0 +1,42 @@
+/* Rounding matrices to grids of integers column by column (core/gptq.py), bit for bit what NumPy gives:
+ * binary64, one rounding an operation, in the order that is told here. */
+#ifndef MODELFLEX_COLUMN_ROUNDING_H
+#define MODELFLEX_COLUMN_ROUNDING_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The integers -top ... top, or the odd ones of them, times a step: that of row r in column j is
+ * steps[j * stride + r] (stride 0: the same in all columns). */
+typedef struct {
+    int top, odd; /* top < 2^31; odd where only odd integers are on the grid */
+    const double *steps;
+    size_t stride;
+} mf_integer_grid;
+
+/* A chunk of columns; the rows of one column are contiguous, one column follows the other. */
+typedef struct {
+    size_t columns, rows;
+    const double *shares; /* of the change of column i that column j takes, at [j * stride + i], i < j */
+    size_t stride;
+    const double *mask;   /* 1 or 0, what is stored is times that; NULL: all 1 */
+    mf_integer_grid grid;
+} mf_column_chunk;
+
+/* values_j = values_j - sum_i shares_ji changes_i, i rising; then the nearest on the grid takes the place
+ * of values_j, and changes_j is what was lost. */
+void mf_round_columns(const mf_column_chunk *chunk, double *values, double *changes);
+
+/* The nearest to (pulls_j - sum_i shares_ji changes_i) own_j + values_j takes the place of values_j, and
+ * changes_j is how much more that is. */
+void mf_descend_columns(const mf_column_chunk *chunk, const double *pulls, const double *own,
+                        double *values, double *changes);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
