@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <system_error>
+#include <exception>
 #include <thread>
 
 #include "native_plan.h"
@@ -18,8 +18,9 @@ namespace {
 // Sequences that start from reset, longest first, `plan.rows` of them stepped together.
 struct Batch {
     const Plan &plan;
-    const float *x;
-    const int64_t *order, *starts, *lengths; // numbers of sequences, longest first; of the sequences
+    const uint8_t *x;
+    bool wide;                                   // x is float64, not float32
+    std::vector<int64_t> order, starts, lengths; // numbers of sequences, longest first; of the sequences
     size_t count;
     double *outputs;               // [steps or count, K]
     std::vector<uint8_t *> states; // of every slot: [count, bytes]
@@ -31,7 +32,7 @@ struct Batch {
         std::vector<size_t> step, once;
     };
 
-    // What a thread needs, made before it: a thread could not say that there is no memory.
+    // What a thread needs.
     struct Worker {
         Worker(const Plan &plan, size_t sites)
             : memory(plan.memory_bytes), scratch(plan.weights->scratch_bytes()), counts(sites),
@@ -39,17 +40,51 @@ struct Batch {
         Memory memory, scratch;
         std::vector<mf_counts> counts;
         Rows rows;
+        std::exception_ptr failed;
     };
 
-    void work(Worker &own) {
-        const mf_run run = {own.memory.data(), own.scratch.data(), own.counts.data(), nullptr};
-        for (size_t first; (first = next.fetch_add(plan.rows)) < count;) {
-            group(run, first, std::min<size_t>(plan.rows, count - first), own.rows);
+    void work(Worker &own) noexcept {
+        try {
+            const mf_run run = {own.memory.data(), own.scratch.data(), own.counts.data(), nullptr};
+            for (size_t first; (first = next.fetch_add(plan.rows)) < count;) {
+                group(run, first, std::min<size_t>(plan.rows, count - first), own.rows);
+            }
+        } catch (...) {
+            own.failed = std::current_exception();
+        }
+    }
+
+    // All workers at once, the first in this thread; without more threads to be had, fewer do the work.
+    void work_together(std::vector<Worker> &workers) {
+        struct Threads {
+            std::vector<std::thread> all;
+            ~Threads() {
+                for (std::thread &one : all) {
+                    one.join();
+                }
+            }
+        };
+        {
+            Threads others;
+            others.all.reserve(workers.size());
+            try {
+                for (size_t i = 1; i < workers.size(); i++) {
+                    others.all.emplace_back([this, &own = workers[i]] { work(own); });
+                }
+            } catch (const std::exception &) {
+            }
+            work(workers[0]);
+        }
+        for (const Worker &worker : workers) {
+            if (worker.failed) {
+                std::rethrow_exception(worker.failed);
+            }
         }
     }
 
     void group(mf_run run, size_t first, size_t lanes, Rows &rows) const {
-        const int64_t *numbers = order + first;
+        const int64_t *numbers = order.data() + first;
+        const size_t row_bytes = plan.x.size * (wide ? sizeof(double) : sizeof(float));
         const mf_trace step = {codes.data(), rows.step.data()}, once = {codes.data(), rows.once.data()};
         std::copy(numbers, numbers + lanes, rows.once.begin());
         for (const mf_stage &stage : plan.stages) {
@@ -60,8 +95,8 @@ struct Batch {
             for (size_t lane = 0; lane < alive; lane++) {
                 const size_t row = static_cast<size_t>(starts[numbers[lane]] + t);
                 rows.step[lane] = row;
-                enter(plan, row_of(plan.x.place, run.memory, lane), x + row * plan.x.size,
-                      plan.x.size, false);
+                enter(plan, row_of(plan.x.place, run.memory, lane), x + row * row_bytes, plan.x.size,
+                      wide);
             }
             size_t going = alive;
             while (going && lengths[numbers[going - 1]] == t + 1) {
@@ -95,9 +130,9 @@ struct Batch {
 
 void check_batch(const Batch &b, size_t steps) {
     std::vector<bool> seen(b.count, false);
+    std::vector<std::pair<int64_t, int64_t>> pieces; // first steps and lengths
     int64_t before = INT64_MAX;
-    for (size_t i = 0; i < b.count; i++) {
-        const int64_t number = b.order[i];
+    for (const int64_t number : b.order) {
         require(number >= 0 && static_cast<size_t>(number) < b.count && !seen[number],
                 "order must hold every sequence once");
         seen[number] = true;
@@ -106,13 +141,55 @@ void check_batch(const Batch &b, size_t steps) {
         require(start >= 0 && length <= static_cast<int64_t>(steps) &&
                     start <= static_cast<int64_t>(steps) - length,
                 "a sequence lies beyond x");
+        pieces.emplace_back(start, length);
         before = length;
     }
+    std::sort(pieces.begin(), pieces.end());
+    for (size_t i = 1; i < pieces.size(); i++) {
+        require(pieces[i - 1].first + pieces[i - 1].second <= pieces[i].first,
+                "sequences overlap");
+    }
+}
+
+// Pieces of memory, of which all but x are written.
+class Pieces {
+  public:
+    template <typename T>
+    void add(const Array<T> &array) {
+        if (array.size()) {
+            const auto start = reinterpret_cast<uintptr_t>(array.data());
+            all_.emplace_back(start, start + array.nbytes());
+        }
+    }
+    void check_apart() {
+        std::sort(all_.begin(), all_.end());
+        for (size_t i = 1; i < all_.size(); i++) {
+            require(all_[i - 1].second <= all_[i].first, "arrays of a batch share memory");
+        }
+    }
+
+  private:
+    std::vector<std::pair<uintptr_t, uintptr_t>> all_;
+};
+
+// Copies: another thread may write to the array while the interpreter's lock is released.
+std::vector<int64_t> numbers_of(const Array<const int64_t> &given) {
+    return {given.data(), given.data() + given.size()};
+}
+
+void check_numbers(const Batch &b, size_t n) {
+    const auto *narrow = reinterpret_cast<const float *>(b.x);
+    const auto *wide = reinterpret_cast<const double *>(b.x);
+    require(b.wide ? mf_finite_f64(wide, n) : mf_finite_f32(narrow, n),
+            "x holds NaN or infinity; expected finite numbers");
+    require(b.plan.integer || !b.wide || is_within_float(wide, n),
+            "x holds numbers beyond float32; expected what float32 can hold");
 }
 
 using Numbers = Array<const int64_t>;
 
-void run_batch(const std::shared_ptr<Plan> &plan, const Array<const float> &x, const Numbers &order,
+template <typename T>
+void run_batch(const std::shared_ptr<Plan> &plan, const Array<const T> &x, const Numbers &order,
                const Numbers &starts, const Numbers &lengths, size_t threads,
                const Array<double> &outputs, const nb::list &states,
                const Array<uint64_t> &counts, const nb::list &codes) {
@@ -127,12 +204,21 @@ void run_batch(const std::shared_ptr<Plan> &plan, const Array<const float> &x, c
             "counts must be [sites, 3]");
     require(states.size() == plan->slots.size(), "an array for each carried value");
     require(threads >= 1 && threads <= 1024, "threads must be from 1 to 1024");
-    Batch batch{*plan, x.data(), order.data(), starts.data(), lengths.data(), count,
+    Batch batch{*plan, reinterpret_cast<const uint8_t *>(x.data()), sizeof(T) == sizeof(double),
+                numbers_of(order), numbers_of(starts), numbers_of(lengths), count,
                 outputs.data(), {}, {}};
+    Pieces pieces;
+    pieces.add(x);
+    pieces.add(outputs);
+    pieces.add(counts);
+    std::vector<Array<uint8_t>> held_states; // alive while the interpreter's lock is released
+    std::vector<Array<int16_t>> held_codes;
     for (size_t s = 0; s < plan->slots.size(); s++) {
         const auto array = nb::cast<Array<uint8_t>>(states[s], false);
         require(array.size() == count * plan->slots[s].bytes, "a state of another size");
         batch.states.push_back(array.data());
+        pieces.add(array);
+        held_states.push_back(array);
     }
     require(codes.size() == 0 || (plan->integer && codes.size() == sites), "an array for each site");
     for (size_t site = 0; site < codes.size(); site++) {
@@ -141,9 +227,12 @@ void run_batch(const std::shared_ptr<Plan> &plan, const Array<const float> &x, c
                     array.shape(0) == (plan->runs_once(site) ? count : steps),
                 "codes must be [steps or sequences, inputs]");
         batch.codes.push_back(array.data());
+        pieces.add(array);
+        held_codes.push_back(array);
     }
+    pieces.check_apart();
     check_batch(batch, steps);
-    require(mf_finite_f32(x.data(), x.size()), "x holds NaN or infinity; expected finite numbers");
+    check_numbers(batch, x.size());
     threads = std::min(threads, (count + plan->rows - 1) / plan->rows);
     std::vector<Batch::Worker> workers;
     for (size_t i = 0; i < std::max<size_t>(threads, 1); i++) {
@@ -151,18 +240,7 @@ void run_batch(const std::shared_ptr<Plan> &plan, const Array<const float> &x, c
     }
     {
         nb::gil_scoped_release unlocked;
-        std::vector<std::thread> others;
-        others.reserve(workers.size());
-        try {
-            for (size_t i = 1; i < workers.size(); i++) {
-                others.emplace_back([&batch, &workers, i] { batch.work(workers[i]); });
-            }
-        } catch (const std::system_error &) { // no more threads to be had: fewer do the work
-        }
-        batch.work(workers[0]);
-        for (std::thread &other : others) {
-            other.join();
-        }
+        batch.work_together(workers);
     }
     for (size_t site = 0; site < sites; site++) {
         uint64_t *total = counts.data() + 3 * site;
@@ -174,10 +252,16 @@ void run_batch(const std::shared_ptr<Plan> &plan, const Array<const float> &x, c
     }
 }
 
+template <typename T>
+void bind_of(nb::module_ &m) {
+    m.def("run_batch", &run_batch<T>, "plan"_a, "x"_a.noconvert(), "order"_a.noconvert(),
+          "starts"_a.noconvert(), "lengths"_a.noconvert(), "threads"_a, "outputs"_a.noconvert(),
+          "states"_a, "counts"_a.noconvert(), "codes"_a);
+}
+
 }  // namespace
 
 void bind_batch(nb::module_ &m) {
-    m.def("run_batch", &run_batch, "plan"_a, "x"_a.noconvert(), "order"_a.noconvert(),
-          "starts"_a.noconvert(), "lengths"_a.noconvert(), "threads"_a, "outputs"_a.noconvert(),
-          "states"_a, "counts"_a.noconvert(), "codes"_a);
+    bind_of<float>(m);
+    bind_of<double>(m);
 }

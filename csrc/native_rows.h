@@ -2,9 +2,20 @@
 #ifndef MODELFLEX_NATIVE_ROWS_H
 #define MODELFLEX_NATIVE_ROWS_H
 
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "native_plan.h"
+
+// Finite numbers that are finite as float32, too.
+inline bool is_within_float(const double *x, size_t n) {
+    bool within = true;
+    for (size_t i = 0; i < n; i++) {
+        within &= std::fabs(x[i]) <= std::numeric_limits<float>::max();
+    }
+    return within;
+}
 
 // x, float32 or (wide) float64, finite.
 inline void enter(const Plan &plan, uint8_t *to, const void *x, size_t n, bool wide) {

@@ -200,12 +200,13 @@ void mf_run_stage(const mf_stage *stage, mf_run run, size_t first, size_t rows) 
 }
 
 /* --- the ends ------------------------------------------------------------------------------------ */
-/* x * 2^16 rounded to the nearest integer, ties to even: adding 1.5 * 2^52 leaves no fractional bits. */
+/* x * 2^16 rounded to the nearest integer, ties to even: adding 1.5 * 2^52 leaves no fractional bits. NaN, which
+ * another thread may write after x was checked, is the least integer. */
 static inline int32_t as_fx(double x) {
     const double magic = 6755399441055744.0;
     double v = x * 65536.0;
-    v = v < -2147483648.0 ? -2147483648.0 : v;
-    v = v > 2147483647.0 ? 2147483647.0 : v;
+    v = v > -2147483648.0 ? v : -2147483648.0;
+    v = v < 2147483647.0 ? v : 2147483647.0;
     return (int32_t)((v + magic) - magic);
 }
 

@@ -4,10 +4,8 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 
 #include "native_plan.h"
 #include "native_rows.h"
@@ -208,14 +206,10 @@ class Stream {
         if (!x.is_finite(n)) {
             throw std::invalid_argument("x holds NaN or infinity; expected finite numbers");
         }
-        if (!plan.integer && x.wide()) {
-            const auto *from = static_cast<const double *>(x.data());
-            for (size_t i = 0; i < n; i++) {
-                if (std::fabs(from[i]) > std::numeric_limits<float>::max()) {
-                    throw std::invalid_argument(
-                        "x holds numbers beyond float32; expected what float32 can hold");
-                }
-            }
+        if (!plan.integer && x.wide() &&
+            !is_within_float(static_cast<const double *>(x.data()), n)) {
+            throw std::invalid_argument(
+                "x holds numbers beyond float32; expected what float32 can hold");
         }
     }
 

@@ -188,7 +188,7 @@ class Stream:
 
 def run_batch(
     plan: Plan,
-    x: npt.NDArray[np.float32],
+    x: npt.NDArray[np.float32] | npt.NDArray[np.float64],
     order: npt.NDArray[np.int64],
     starts: npt.NDArray[np.int64],
     lengths: npt.NDArray[np.int64],

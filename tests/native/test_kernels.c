@@ -9,6 +9,7 @@
 #include "elementwise.h"
 #include "fixed_point.h"
 #include "piecewise.h"
+#include "plan.h"
 #include "read_loop.h"
 
 static long checks, failures;
@@ -352,6 +353,22 @@ static void test_selections(void) {
     }
 }
 
+static void test_entering(void) {
+    const double x[] = {0.5 / 65536, 1.5 / 65536, -2.5 / 65536, 1e300, -1e300, INFINITY, -INFINITY,
+                        NAN, 32767.99999};
+    const int32_t expected[] = {0, 2, -2, INT32_MAX, INT32_MIN, INT32_MAX, INT32_MIN, INT32_MIN,
+                                2147483647};
+    enum { COUNT = sizeof x / sizeof x[0] };
+    int32_t fx[COUNT];
+    mf_enter_fx_f64(x, COUNT, fx);
+    for (size_t i = 0; i < COUNT; i++) {
+        check_equal("entering", fx[i], expected[i]);
+        const float narrow = (float)(fabs(x[i]) < 1e38 || x[i] - x[i] != 0 ? x[i] : 0);
+        mf_enter_fx_f32(&narrow, 1, &fx[i]);
+        check_equal("entering float", fx[i], narrow == 0 ? 0 : expected[i]);
+    }
+}
+
 static void test_read_loop(void) {
     for (size_t n = 0; n < 100; n++) {
         uint64_t *words = allocate(n * sizeof *words), expected = 0;
@@ -374,6 +391,7 @@ int main(void) {
     test_delta_encode();
     test_rescale_groups();
     test_selections();
+    test_entering();
     test_read_loop();
     printf("native kernels: %ld checks, %ld failed\n", checks, failures);
     return failures ? 1 : 0;

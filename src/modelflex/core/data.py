@@ -52,7 +52,7 @@ class Sequences:
     """Recordings one after another.
 
     Attributes:
-        x: float32 [ΣT, F].
+        x: float32 [ΣT, F]; integer programs read float64 without rounding it first.
         lengths: int64 [N], each ≥ 1, summing to ΣT.
         y: targets: [N] or [ΣT] class numbers, [N, K] or [ΣT, K] values, or None.
     """

@@ -268,8 +268,9 @@ def run_native(
 ) -> Execution:
     """Outputs, counters and final state of a program on sequences, as the interpreter gives them.
 
-    Sequences of about the same length are stepped together, in `threads` threads. Carried sums are
-    integers in the state (the interpreter's are integers held as floats).
+    Data are read as float32 where that holds them exactly, else as float64. Sequences of about the same
+    length are stepped together, in `threads` threads. Carried sums are integers in the state (the
+    interpreter's are integers held as floats).
 
     Args:
         capture: keep what products see (integer programs only).
@@ -299,7 +300,7 @@ def run_native(
     seen = _room_for_codes(shared, sequences) if capture else {}
     _native.run_batch(
         loaded,
-        np.require(sequences.x, np.float32, ["C", "ALIGNED"]),
+        _real(sequences.x),
         np.argsort(-lengths, kind="stable"),
         np.cumsum(lengths) - lengths,
         lengths,
@@ -320,6 +321,14 @@ def run_native(
     sites = {s: SiteCounts(*map(int, counts[n])) for s, n in shared.sites.items()}
     inputs = {site: _reals(codes, shared.program.products[site]) for site, codes in seen.items()}
     return Execution(outputs, Profile(sequences.steps, sequences.count, sites), inputs, state)
+
+
+def _real(x: Array) -> Array:
+    """x as compiled code reads it: float32, or float64 where float32 might round."""
+    if x.dtype.kind not in "fiub":
+        raise UserError(f"the data are of type {x.dtype}", "real numbers")
+    narrow = np.can_cast(x.dtype, np.float32)
+    return np.require(x, np.float32 if narrow else np.float64, ["C", "ALIGNED"])
 
 
 def _room_for_codes(shared: Shared, sequences: Sequences) -> dict[str, Array]:
