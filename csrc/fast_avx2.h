@@ -25,6 +25,10 @@ MF_INLINE __m256i first_lanes(size_t n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n < 8 ? (int)n : 8), lane);
 }
 
+int32_t mf_avx2_prepare_affine(const mf_packed *p, const int16_t *x, uint8_t *prepared);
+void mf_avx2_affine_4(const mf_packed *p, const mf_steps *steps);
+void mf_avx2_affine_2(const mf_packed *p, const mf_steps *steps);
+void mf_avx2_affine_1(const mf_packed *p, const mf_steps *steps);
 int32_t mf_avx2_prepare_circulant(const mf_packed *p, const int16_t *x, uint8_t *prepared);
 void mf_avx2_circulant(const mf_packed *p, const mf_steps *steps);
 void mf_avx2_add_columns(const mf_packed *p, const mf_column_run *run, int32_t *total);

@@ -1,0 +1,136 @@
+/* Panels of tiles on AVX2: what their kernels share. */
+#ifndef MODELFLEX_FAST_AVX2_PANELS_H
+#define MODELFLEX_FAST_AVX2_PANELS_H
+
+#include "fast_avx2.h"
+
+#ifdef __AVX2__
+
+/* Bytes ahead of what is multiplied that are fetched from the second cache. */
+enum { AHEAD = 1024 };
+
+MF_INLINE void prefetch(const void *at) { _mm_prefetch((const char *)at, _MM_HINT_T0); }
+
+/* Eight codes, 0 behind the end. */
+MF_INLINE __m128i eight(const int16_t *x, size_t left) {
+    int16_t end[8] = {0};
+    if (left < 8) {
+        memcpy(end, x, left * sizeof *x);
+        return _mm_loadu_si128((const __m128i *)end);
+    }
+    return _mm_loadu_si128((const __m128i *)x);
+}
+
+MF_INLINE int32_t sum_of_four(__m128i v) {
+    v = _mm_add_epi32(v, _mm_shuffle_epi32(v, 0x4E));
+    v = _mm_add_epi32(v, _mm_shuffle_epi32(v, 0xB1));
+    return _mm_cvtsi128_si32(v);
+}
+
+/* Keeps the order of what is computed: compilers mix all tiles of a loop and then run out of registers. */
+#define SETTLE(v) __asm__ volatile("" : "+x"(v))
+
+/* Packed tiles and prepared steps that are multiplied together; `tables` of the first tile on. */
+typedef struct {
+    const uint8_t *w;
+    size_t vectors;
+    const uint8_t *x;
+    size_t stride; /* from step to step */
+    const __m128i *tables;
+} mf_panels;
+
+/* Multiplies `tiles` tiles, those from MF_PANEL_TILES on in the panel behind, by `steps` steps:
+ * sum[t * steps + s] of tile t and step s. */
+typedef void (*mf_panels_kernel)(mf_panels at, __m256i *sum, int tiles, int steps);
+
+/* `rows` results of which a tile has 8, from the sums of a step. */
+static inline void store_tile(__m256i sum, size_t rows, const int32_t *bias, int32_t *to) {
+    const __m256i keep = first_lanes(rows); /* masked stores are many times slower than whole ones */
+    if (bias) {
+        sum = _mm256_add_epi32(sum, _mm256_maskload_epi32(bias, keep));
+    }
+    _mm256_maskstore_epi32(to, keep, sum);
+}
+
+MF_INLINE void some_tiles(const mf_packed *p, const mf_steps *steps, mf_panels_kernel kernel,
+                          size_t tile, size_t step, int tiles, int together, int shift) {
+    const uint8_t *base = (const uint8_t *)p;
+    mf_panels at;
+    at.w = base + p->tiles + tile * p->vectors * 32;
+    at.vectors = p->vectors;
+    at.x = steps->x + step * steps->x_stride;
+    at.stride = steps->x_stride;
+    at.tables = (const __m128i *)(base + p->tables) + tile;
+    __m256i sum[8];
+    kernel(at, sum, tiles, together);
+    const size_t row = tile * 8, left = p->rows - row, stride = steps->acc_stride;
+    const __m128i scale = _mm_cvtsi32_si128(p->scale >> 1); /* scale is 1 or 2 */
+    const int32_t *bias = steps->bias ? steps->bias + row : NULL;
+    int32_t *to = steps->acc + step * stride + row;
+    __m256i correction[2];
+#pragma GCC unroll 2
+    for (int s = 0; s < together; s++) {
+        correction[s] = _mm256_set1_epi32(steps->correction[step + (size_t)s]);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < tiles * together; i++) {
+        sum[i] = _mm256_add_epi32(shift ? _mm256_sll_epi32(sum[i], scale) : sum[i],
+                                  correction[i % together]);
+    }
+    if (left >= (size_t)tiles * 8) {
+#pragma GCC unroll 8
+        for (int i = 0; i < tiles * together; i++) {
+            const int t = i / together * 8;
+            const __m256i all = bias ? _mm256_add_epi32(sum[i], load(bias + t)) : sum[i];
+            _mm256_storeu_si256((__m256i *)(to + (size_t)(i % together) * stride + t), all);
+        }
+        return;
+    }
+    for (int i = 0; i < tiles * together; i++) {
+        const size_t t = (size_t)(i / together) * 8;
+        store_tile(sum[i], left - t, bias ? bias + t : NULL, to + (size_t)(i % together) * stride + t);
+    }
+}
+
+/* All steps of `tiles` tiles (a panel, or what is left at the end), two at a time. */
+MF_INLINE void steps_of_tiles(const mf_packed *p, const mf_steps *steps, mf_panels_kernel kernel,
+                              size_t tile, size_t step, int tiles, int shift) {
+    for (; step + 2 <= steps->steps; step += 2) {
+        some_tiles(p, steps, kernel, tile, step, tiles, 2, shift);
+    }
+    if (step < steps->steps) {
+        some_tiles(p, steps, kernel, tile, step, tiles, 1, shift);
+    }
+}
+
+/* The whole product. A single step takes `most` tiles at once; `shift`: whether there is a scale. */
+MF_INLINE void each_panel(const mf_packed *p, const mf_steps *steps, mf_panels_kernel kernel,
+                          int most, int shift) {
+    const size_t tiles = ((size_t)p->rows + 7) / 8;
+    size_t tile = 0;
+    if (most == 2 * MF_PANEL_TILES && steps->steps == 1) {
+        for (; tile + 8 <= tiles; tile += 8) {
+            some_tiles(p, steps, kernel, tile, 0, 8, 1, shift);
+        }
+    }
+    for (; tile + MF_PANEL_TILES <= tiles; tile += MF_PANEL_TILES) {
+        steps_of_tiles(p, steps, kernel, tile, 0, MF_PANEL_TILES, shift);
+    }
+    switch (tiles - tile) {
+    case 3:
+        steps_of_tiles(p, steps, kernel, tile, 0, 3, shift);
+        break;
+    case 2:
+        steps_of_tiles(p, steps, kernel, tile, 0, 2, shift);
+        break;
+    case 1:
+        steps_of_tiles(p, steps, kernel, tile, 0, 1, shift);
+        break;
+    default:
+        break;
+    }
+}
+
+#endif
+
+#endif
