@@ -71,8 +71,25 @@ T integer_of(nb::handle given) {
     return value;
 }
 
-int32_t number(const nb::dict &attrs, const char *name, int64_t low, int64_t high) {
-    const auto found = integer_of<int64_t>(attrs[name]);
+// Attributes of a call: what is not taken is unknown to the kernel.
+class Attrs {
+  public:
+    explicit Attrs(const nb::dict &all) : all_(all) {}
+    bool has(const char *name) const { return all_.contains(name); }
+    nb::object take(const char *name) {
+        require(has(name), "a call lacks an attribute");
+        taken_++;
+        return all_[name];
+    }
+    bool are_taken() const { return taken_ == all_.size(); }
+
+  private:
+    const nb::dict &all_;
+    size_t taken_ = 0;
+};
+
+int32_t number(Attrs &attrs, const char *name, int64_t low, int64_t high) {
+    const auto found = integer_of<int64_t>(attrs.take(name));
     require(found >= low && found <= high, "a number of a call is out of range");
     return static_cast<int32_t>(found);
 }
@@ -162,7 +179,8 @@ void Plan::begin_stage(bool once) {
     made_.back().once = once;
 }
 
-void Plan::read_attrs(mf_call &call, const nb::dict &attrs) {
+void Plan::read_attrs(mf_call &call, const nb::dict &given) {
+    Attrs attrs(given);
     size_t count = 0;
     call.block = 1;
     switch (call.kernel) {
@@ -174,26 +192,26 @@ void Plan::read_attrs(mf_call &call, const nb::dict &attrs) {
     case MF_RESCALE_I32:
     case MF_RESCALE_I64:
         call.shift = number(attrs, "shift", -MF_MAX_SHIFT, MF_MAX_SHIFT);
-        call.constants = keep(attrs["mu"], &count, 0, 32767);
+        call.constants = keep(attrs.take("mu"), &count, 0, 32767);
         break;
     case MF_DELTA_ENCODE:
         call.block = number(attrs, "block", 1, INT32_MAX);
         call.overshoot = number(attrs, "overshoot", 0, 255);
         call.bits = number(attrs, "bits", 2, 16);
-        call.constants = keep(attrs["thresholds"], &count, 0, INT32_MAX);
+        call.constants = keep(attrs.take("thresholds"), &count, 0, INT32_MAX);
         break;
     case MF_ACCUMULATE_I32:
     case MF_ACCUMULATE_I64: call.block = number(attrs, "mask_block", 1, INT32_MAX); break;
     case MF_SIGMOID:
     case MF_TANH:
-        call.constants = keep(attrs["table"], &count, 0, 1 << 15);
+        call.constants = keep(attrs.take("table"), &count, 0, 1 << 15);
         require(count == MF_TANH_ENTRIES, "the table of tanh must have 257 entries");
         break;
     case MF_PIECEWISE: {
         size_t values = 0, slopes = 0;
-        call.table.breaks = keep(attrs["breaks"], &count, 0, INT32_MAX);
-        call.table.values = keep(attrs["values"], &values, 0, 1 << 16);
-        call.table.slopes = keep(attrs["slopes"], &slopes, 0, 1 << 16);
+        call.table.breaks = keep(attrs.take("breaks"), &count, 0, INT32_MAX);
+        call.table.values = keep(attrs.take("values"), &values, 0, 1 << 16);
+        call.table.slopes = keep(attrs.take("slopes"), &slopes, 0, 1 << 16);
         call.table.segments = count;
         call.table.centre = number(attrs, "centre", 0, 1 << 16);
         require(values == count && slopes == count && is_sound(call.table),
@@ -203,8 +221,14 @@ void Plan::read_attrs(mf_call &call, const nb::dict &attrs) {
     case MF_COPY:
         call.item_bytes = static_cast<uint32_t>(number(attrs, "item_bytes", 1, 8));
         break;
-    default: call.skip_zeros = attrs.contains("skip_zeros") && nb::cast<bool>(attrs["skip_zeros"]); break;
+    case MF_LINEAR_I32:
+    case MF_LINEAR_I64:
+    case MF_LINEAR_F32:
+        call.skip_zeros = attrs.has("skip_zeros") && attrs.take("skip_zeros").is(nb::bool_(true));
+        break;
+    default: break;
     }
+    require(attrs.are_taken(), "a call has an attribute that its kernel does not know");
     call.constant_count = static_cast<uint32_t>(count);
 }
 

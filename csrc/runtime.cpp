@@ -106,6 +106,9 @@ class Stream {
                 "both plans must be of one program");
         memory_ = Memory(step_->memory_bytes);
         scratch_ = Memory(step_->weights->scratch_bytes());
+        if (!step_->integer) {
+            before_ = Memory(step_->state_bytes);
+        }
         reset();
     }
 
@@ -123,12 +126,14 @@ class Stream {
             wrong_shape("out", out, "[" + std::to_string(plan.y.size) + "] of the type of x");
         }
         const Busy busy(busy_);
+        keep_state();
         if (plan.macs >= kLongMacs) {
             nb::gil_scoped_release unlocked;
             advance(x, out);
         } else {
             advance(x, out);
         }
+        check_results(out, 1);
         return result;
     }
 
@@ -155,8 +160,12 @@ class Stream {
                     plan.per_step ? steps * plan.y.size : plan.y.size);
         const Busy busy(busy_);
         widen();
-        nb::gil_scoped_release unlocked;
-        run_chunks(x, out, steps);
+        keep_state();
+        {
+            nb::gil_scoped_release unlocked;
+            run_chunks(x, out, steps);
+        }
+        check_results(out, plan.per_step ? steps : 1);
         return result;
     }
 
@@ -233,6 +242,29 @@ class Stream {
         }
     }
 
+    // Floats may overflow, integers saturate.
+    void keep_state() {
+        if (!step_->integer) {
+            std::memcpy(before_.data(), memory_.data(), step_->state_bytes);
+        }
+    }
+
+    void check_results(const Reals &out, size_t rows) {
+        const size_t size = step_->y.size;
+        if (step_->integer || out.is_finite(rows * size)) {
+            return;
+        }
+        std::memcpy(memory_.data(), before_.data(), step_->state_bytes);
+        size_t row = 0;
+        while (out.is_finite((row + 1) * size)) {
+            row++;
+        }
+        throw std::invalid_argument(
+            "the network's results are not finite" +
+            (chunk_->per_step && rows > 1 ? " at step " + std::to_string(row) : std::string()) +
+            "; expected finite numbers: repair the trained weights or standardise the data");
+    }
+
     void advance(const Reals &x, const Reals &out) {
         const Plan &plan = *step_;
         const mf_run run = {memory_.data(), scratch_.data(), nullptr, nullptr};
@@ -271,7 +303,7 @@ class Stream {
     }
 
     std::shared_ptr<Plan> step_, chunk_;
-    Memory memory_, scratch_;
+    Memory memory_, scratch_, before_; // before_: the state before a call, of floats
     bool wide_ = false; // memory_ has room for chunks
     std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
 };

@@ -275,7 +275,8 @@ class _StageMaker:
             kernel = op.kind if self.maker.program.numeric == "integer" else f"{op.kind}_f32"
             if op.kind not in _ELEMENTWISE:
                 raise ValueError(f"no kernel is known of the primitive '{op.kind}'")
-            self._call(kernel, inputs, (out,), None, **op.attrs)
+            attrs = {} if op.kind == "one_hot" else op.attrs  # its size is the result's
+            self._call(kernel, inputs, (out,), None, **attrs)
         else:
             self._product(op, product, inputs, out)
         self.places[op.outputs[0]] = out

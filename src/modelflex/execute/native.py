@@ -167,8 +167,9 @@ class Runtime:
             where the network has one result a sequence. It goes on from the carried state, as `step`
             does, and equals T calls of it.
 
-    Both raise ValueError for arrays of another shape, type, byte order or layout and for numbers that
-    are not finite, and RuntimeError where another thread is running the stream; the state is as before.
+    Both raise ValueError for arrays of another shape, type, byte order or layout and for inputs or
+    results that are not finite (results of integer programs always are: they saturate), and RuntimeError
+    where another thread is running the stream; the state is as before, `out` may have been written to.
     """
 
     def __init__(self, program: Program | Shared) -> None:

@@ -153,10 +153,18 @@ def run_everything(program: Program, inputs: int, rng: np.random.Generator) -> N
 
 
 # --- plans -----------------------------------------------------------------------------------------
-ATTRS = (
-    "mu", "shift", "bits", "block", "overshoot", "thresholds", "mask_block", "table", "breaks", "values",
-    "slopes", "centre", "item_bytes", "skip_zeros",
-)  # fmt: skip
+TAKES = {
+    "quantize": ("mu", "shift", "bits"),
+    "linear": ("skip_zeros",),
+    "delta_encode": ("thresholds", "block", "overshoot", "bits"),
+    "accumulate": ("mask_block",),
+    "rescale": ("mu", "shift"),
+    "sigmoid": ("table",),
+    "tanh": ("table",),
+    "piecewise": ("breaks", "values", "slopes", "centre"),
+    "copy": ("item_bytes",),
+}
+"""Attributes of kernels, by what their names begin with."""
 HOSTILE = (-1, 0, 1, 2**16, 2**31, 2**32, 2**40, 2**62, 2**63, 2**64)
 
 
@@ -175,8 +183,8 @@ def place(rng: np.random.Generator, memory: int, rows: int) -> tuple[int, int, i
     return number(rng, memory // step) * step, stride, size
 
 
-def attributes(rng: np.random.Generator) -> dict[str, Any]:
-    """Numbers and arrays under all names, most of them in range."""
+def attributes(rng: np.random.Generator, kernel: str) -> dict[str, Any]:
+    """What the kernel takes, seldom something else; numbers and arrays, most of them in range."""
 
     def array(low: int, high: int) -> Array:
         size = (1, 2, 8, 3)[int(rng.integers(4))]
@@ -197,12 +205,13 @@ def attributes(rng: np.random.Generator) -> dict[str, Any]:
         "slopes": np.append(rng.integers(0, 65536, count - 1), 0).astype(np.int32),
         "centre": number(rng, 65536),
         "item_bytes": (1, 2, 4, 8)[int(rng.integers(4))],
+        "skip_zeros": bool(rng.random() < 0.5),
     }
-    if rng.random() < 0.3:
-        made["skip_zeros"] = True
-    if rng.random() < 0.1:
-        made.pop(ATTRS[int(rng.integers(len(ATTRS)))], None)
-    return made
+    names = next((n for start, n in TAKES.items() if kernel.startswith(start)), ())
+    if kernel.endswith("_f32") and not kernel.startswith("linear"):
+        names = ()
+    other = set(names) ^ {str(rng.choice(list(made)))} if rng.random() < 0.05 else names
+    return {name: made[name] for name in other}
 
 
 def weights_of(rng: np.random.Generator, seed: int) -> native.Weights:
@@ -239,7 +248,8 @@ def random_plan(seed: int) -> None:
             size = int(rng.integers(1, 20))
             places = [[(offset, stride, size) for offset, stride, _ in given] for given in places]
         kernel, site = int(rng.integers(len(KERNELS) + 1)), number(rng, 3) - 1
-        call = (kernel, site, *places, attributes(rng), bool(rng.random() < 0.5))
+        attrs = attributes(rng, [*KERNELS, ""][kernel])
+        call = (kernel, site, *places, attrs, bool(rng.random() < 0.5))
         taken = attempt(plan.add_call, *call) or taken
         attempt(plan.add_slot, place(rng, state, rows), 4, rng.bytes(32))
     if attempt(plan.finish, (0, 0, 8), (64, 0, 8)) and rows == 1:

@@ -264,6 +264,33 @@ def test_floats_beyond_float32_are_refused_and_change_nothing() -> None:
     assert np.array_equal(floats.step(x), expected)
 
 
+@pytest.mark.parametrize("per_step", [True, False])
+def test_floats_that_overflow_are_an_error_that_changes_nothing(per_step: bool) -> None:
+    """A large x makes every h about 1, and their weighted sum infinite."""
+    gates = np.repeat([0.0, -1.0, 1.0], 4)  # r, z, n
+    weights = {
+        "g.w_x": float_weight(np.tile(gates[:, None], 3), None, 3),
+        "g.w_h": float_weight(np.zeros((12, 4)), None, 3),
+        "d.w": float_weight(np.full((2, 4), 3e38), None, 1),
+    }
+    reads = "every" if per_step else "last"
+    layers = (Layer("g", "gru", 3, 4), Layer("d", "dense", 4, 2, reads=reads))
+    stream = modelflex.compile(Model("large", layers, weights, "values"))
+    quiet, loud = np.zeros((4, 3)), np.array([[0, 0, 0], [0, 0, 0], [9.0, 9, 9], [0, 0, 0]])
+    wanted = stream.stream().run(quiet)
+    with np.errstate(all="ignore"), pytest.raises(UserError, match="not finite"):
+        stream.run_batch(Sequences(loud.astype(np.float32), np.array([4])))
+    with pytest.raises(ValueError, match="at step 2" if per_step else "results are not finite"):
+        stream.run(loud)
+    for call in (stream.step, lambda x, out: stream.run(x[None], out)):
+        out = np.zeros((1, 2) if per_step and call != stream.step else 2)
+        with pytest.raises(ValueError, match="results are not finite; expected"):
+            call(loud[2], out)
+    np.testing.assert_array_equal(stream.run(quiet), wanted)
+    for values in stream.state.values():
+        assert all(np.all(np.isfinite(value)) for value in values.values())
+
+
 def test_results_over_inputs_that_are_still_to_be_read_are_refused() -> None:
     weight = float_weight(np.eye(3, dtype=np.float32), None, 1)
     model = Model("same", (Layer("d", "dense", 3, 3),), {"d.w": weight}, "values")
