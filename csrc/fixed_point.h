@@ -4,7 +4,7 @@
  * so that values beyond the proven bounds wrap, as they do in NumPy, instead of being undefined.
  * Conversion of a large uint64_t to int64_t and right shifts of negative numbers are
  * implementation-defined in C99; the assertions below refuse a compiler that does not wrap and
- * extend the sign.
+ * extend the sign, or whose int is narrower than 32 bits: sums of int16_t are computed in int.
  */
 #ifndef MODELFLEX_FIXED_POINT_H
 #define MODELFLEX_FIXED_POINT_H
@@ -14,6 +14,7 @@
 /* C99 has no static assertion: an array of negative size stops the compiler. */
 #define MF_ASSERT(name, condition) typedef char mf_assert_##name[(condition) ? 1 : -1]
 MF_ASSERT(right_shift_extends_the_sign, (INT64_C(-3) >> 1) == -2);
+MF_ASSERT(int_has_32_bits, sizeof(int) >= 4);
 MF_ASSERT(conversion_wraps, (int64_t)UINT64_MAX == -1);
 
 #define MF_TANH_ENTRIES 257

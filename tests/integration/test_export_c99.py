@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -14,40 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from modelflex.calibrate import calibrate
 from modelflex.cli import main
-from modelflex.compress import compress
 from modelflex.core.model import Model
-from modelflex.core.recipe import Recipe
 from modelflex.export import c99
 from modelflex.export.artefact import save_artefact
 from modelflex.export.c99 import export_c99
-from modelflex.export.c99_text import STACK_BYTES
-from modelflex.registry import LAYERS
 from modelflex.testing.generators import (
     random_case,
-    random_inputs,
-    random_layer_model,
-    random_rules,
 )
 
+from .exported import CC, SANITIZERS, WARNINGS, compile_, layer_model, run_selftest, sources
 from .refusal import one_line
 
-CC = shutil.which("cc") or shutil.which("gcc")
-CLANG = shutil.which("clang")
 pytestmark = pytest.mark.skipif(CC is None, reason="no C compiler on the PATH")
-
-WARNINGS = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
-SANITIZERS = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-
-
-def layer_model(kind: str, seed: int) -> Model:
-    """A compressed network of one layer of a kind that is no cell, and a head."""
-    rng = np.random.default_rng(seed)
-    model = random_layer_model(rng, kind, LAYERS.get(kind).examples[0], "every")
-    stats = calibrate(model, random_inputs(rng, (9, 14, 5), model))
-    return compress(model, Recipe(random_rules(rng, model)), stats).model
-
 
 MODELS: dict[str, Callable[[], Model]] = {
     **{f"recipe {seed}": lambda seed=seed: random_case(seed).made.model for seed in (3, 8)},
@@ -56,30 +34,11 @@ MODELS: dict[str, Callable[[], Model]] = {
 }
 
 
-def sources(folder: Path) -> list[str]:
-    """All sources but the self-test."""
-    return [str(p) for p in sorted(folder.glob("*.c")) if not p.name.endswith("_selftest.c")]
-
-
-def compile_(*arguments: str, compiler: str | None = None, folder: Path | None = None) -> None:
-    command = [str(compiler or CC), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_the_self_test_passes_under_sanitizers(name: str, tmp_path: Path) -> None:
-    out = tmp_path / "c"
-    symbol = export_c99(MODELS[name](), out)["symbol"]
-    test = str(out / f"{symbol}_selftest.c")
-    program = str(tmp_path / "selftest")
-    files = [*sources(out), test]
-    compile_(*WARNINGS, *SANITIZERS, *files, "-o", program, "-lm")
-    done = subprocess.run([program], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"{symbol}: 64 steps, 0 outputs differ\n"
-    if CLANG:
-        compile_(*WARNINGS, "-fsyntax-only", *files, compiler=CLANG)
+    symbol = export_c99(MODELS[name](), tmp_path / "c")["symbol"]
+    command = str(CC), *WARNINGS, *SANITIZERS
+    run_selftest(tmp_path / "c", symbol, *command, program=tmp_path / "selftest")
 
 
 def test_the_makefile_builds_tests_and_cleans(tmp_path: Path) -> None:
@@ -121,7 +80,7 @@ def program_of(symbols: Sequence[str]) -> str:
 
 def test_models_go_into_one_program(tmp_path: Path) -> None:
     """Names of files, private symbols, headers and keywords; one folder after another is searched."""
-    names = ["a", "a_weights", "a_selftest", "a_matrix", "a_mf", "int", "math", "string", "stdio"]
+    names = ["a", "a_weights", "a_mf", "math"]
     symbols = [export_named(tmp_path, name, 3 + 5 * (i % 2)) for i, name in enumerate(names)]
     symbols.append(export_named(tmp_path, "b", chosen="third"))
     (tmp_path / "main.c").write_text(program_of(symbols))
@@ -143,53 +102,6 @@ def test_two_models_of_a_name_are_told_apart(tmp_path: Path) -> None:
     main_c.write_text('#include "one/net/net.h"\n#include "NET/NET.h"\n')
     with pytest.raises(AssertionError, match=r"Two models have macros NET_.*another --name"):
         compile_("-std=c99", "-fsyntax-only", str(main_c))
-
-
-# --- stack ---------------------------------------------------------------------------------------
-NODE = re.compile(r'node: \{ title: "([^"]+)" label: "[^"]*?(?:\\n(\d+) bytes \(([a-z,]+)\))?"')
-EDGE = re.compile(r'edge: \{ sourcename: "([^"]+)" targetname: "([^"]+)"')
-
-
-class Frames:
-    """Frames of all functions and who calls whom, as the compiler states them."""
-
-    def __init__(self, folder: Path) -> None:
-        self.frames: dict[str, int] = {}
-        self.calls: dict[str, set[str]] = {}
-        for path in folder.glob("*.ci"):
-            for name, nbytes, kind in NODE.findall(path.read_text()):
-                if nbytes:
-                    assert kind in ("static", "dynamic,bounded"), (name, kind)
-                    self.frames[name] = int(nbytes)
-            for source, target in EDGE.findall(path.read_text()):
-                self.calls.setdefault(source, set()).add(target)
-
-    def depth(self, name: str, above: tuple[str, ...] = ()) -> int:
-        """Bytes of the deepest chain of calls; recursion fails."""
-        assert name not in above, f"{name} calls itself"
-        inner = (self.depth(n, (*above, name)) for n in self.calls.get(name, ()))
-        return self.frames.get(name, 0) + max(inner, default=0)
-
-
-@pytest.mark.parametrize("level", ["-O0", "-O2"])
-def test_the_stated_stack_is_a_bound(tmp_path: Path, level: str) -> None:
-    """Not only of the kernels that this network calls, but of all in the same files."""
-    out = tmp_path / "c"
-    symbol = export_c99(random_case(3).made.model, out)["symbol"]
-    try:
-        compile_("-std=c99", level, "-fcallgraph-info=su", "-c", *sources(out), folder=tmp_path)
-    except AssertionError:
-        pytest.skip("the compiler states no stack usage")
-    found = Frames(tmp_path)
-    kernels = [name for name in found.frames if name.startswith(f"{symbol}_mf_")]
-    own = [
-        f for name, f in found.frames.items() if name.startswith((f"{symbol}.c:", f"{symbol}_step"))
-    ]
-    assert f"{symbol}_mf_accumulate_windows_i64" in kernels
-    deepest = sum(own) + max(found.depth(name) for name in kernels)
-    assert found.depth(f"{symbol}_step") <= deepest
-    assert 64 < deepest <= STACK_BYTES
-    assert max(found.depth(f"{symbol}_{name}") for name in ("init", "reset")) <= STACK_BYTES
 
 
 # --- the commands --------------------------------------------------------------------------------

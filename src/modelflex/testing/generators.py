@@ -71,7 +71,7 @@ def random_model(
         Layer(f"layer{i}", kind, units if i else inputs, units) for i, kind in enumerate(cells)
     ]
     layers.append(Layer("head", "dense", units, outputs, reads))
-    return _with_random_weights(rng, layers)
+    return make_model(rng, layers)
 
 
 def random_layer_model(rng: np.random.Generator, kind: str, sizes: Sizes, reads: str) -> Model:
@@ -80,7 +80,7 @@ def random_layer_model(rng: np.random.Generator, kind: str, sizes: Sizes, reads:
         Layer("layer0", kind, sizes.inputs, sizes.units, "every", sizes.options),
         Layer("head", "dense", sizes.units, 4, reads),
     ]
-    return _with_random_weights(rng, layers)
+    return make_model(rng, layers)
 
 
 def random_inputs(rng: np.random.Generator, lengths: Sequence[int], model: Model) -> Sequences:
@@ -93,7 +93,8 @@ def random_inputs(rng: np.random.Generator, lengths: Sequence[int], model: Model
     return replace(data, x=x)
 
 
-def _with_random_weights(rng: np.random.Generator, layers: Sequence[Layer]) -> Model:
+def make_model(rng: np.random.Generator, layers: Sequence[Layer]) -> Model:
+    """Layers with random weights, some without a bias."""
     weights: dict[str, Weight] = {}
     groups = {}
     for layer in layers:
