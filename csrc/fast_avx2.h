@@ -40,6 +40,10 @@ void mf_avx2_sub_f32(const float *a, const float *b, size_t n, float *out);
 void mf_avx2_mul_f32(const float *a, const float *b, size_t n, float *out);
 void mf_avx2_sigmoid_f32(const float *x, size_t n, float *out);
 void mf_avx2_tanh_f32(const float *x, size_t n, float *out);
+void mf_avx2_lstm(const mf_gates *g, const int32_t *x, const int32_t *h, const int32_t *old,
+                  int32_t *next, int32_t *out);
+void mf_avx2_gru(const mf_gates *g, const int32_t *x, const int32_t *h, const int32_t *old,
+                 int32_t *out);
 extern const mf_elementwise mf_avx2_elementwise;
 
 #endif

@@ -272,6 +272,8 @@ const mf_elementwise mf_avx2_elementwise = {
     .mul_f32 = mf_avx2_mul_f32,
     .sigmoid_f32 = mf_avx2_sigmoid_f32,
     .tanh_f32 = mf_avx2_tanh_f32,
+    .lstm = mf_avx2_lstm,
+    .gru = mf_avx2_gru,
 };
 
 #endif

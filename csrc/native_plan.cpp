@@ -105,17 +105,18 @@ bool is_sound(const mf_piecewise &t) {
     return sound;
 }
 
-// What a call reads or writes of every row.
-struct Piece {
-    mf_place place;
-    size_t bytes;
-};
+}  // namespace
 
 bool is_same(const Piece &a, const Piece &b) {
     return a.place.offset == b.place.offset && a.place.stride == b.place.stride && a.bytes == b.bytes;
 }
 
-// Whether no row of the one has a byte of any row of the other.
+bool is_within(const Piece &inner, const Piece &outer) {
+    const size_t at = inner.place.offset, from = outer.place.offset;
+    return inner.place.stride == outer.place.stride && from <= at &&
+           at + inner.bytes <= from + outer.bytes;
+}
+
 bool is_apart(const Piece &a, const Piece &b, size_t rows) {
     const auto stride = static_cast<int64_t>(a.place.stride);
     if (a.place.stride == b.place.stride && a.bytes <= a.place.stride && b.bytes <= b.place.stride) {
@@ -134,8 +135,6 @@ bool is_apart(const Piece &a, const Piece &b, size_t rows) {
     };
     return end(a) <= b.place.offset || end(b) <= a.place.offset;
 }
-
-}  // namespace
 
 Plan::Plan(std::shared_ptr<Weights> shared, bool is_integer, uint32_t row_count, size_t state,
            size_t scratch)
@@ -313,7 +312,9 @@ void Plan::add_call(int kernel, int site, const nb::list &inputs, const nb::list
                     "an output lies partly where another operand lies");
         }
     }
-    (ahead ? made_.back().ahead : made_.back().step).push_back(c);
+    const auto middle = pieces.begin() + static_cast<std::ptrdiff_t>(in.size());
+    (ahead ? made_.back().ahead : made_.back().step)
+        .push_back({c, {pieces.begin(), middle}, {middle, pieces.end()}, ahead});
 }
 
 void Plan::add_slot(nb::handle place, size_t item_bytes, nb::handle init) {
@@ -338,14 +339,44 @@ void Plan::finish(nb::handle given_x, nb::handle given_y) {
     require(!finished && !made_.empty(), "a plan has at least one stage");
     x = operand(given_x, 4);
     y = operand(given_y, 4);
+    join_calls();
     for (Stage &stage : made_) {
-        stage.calls = stage.ahead;
-        stage.calls.insert(stage.calls.end(), stage.step.begin(), stage.step.end());
+        for (const auto *calls : {&stage.ahead, &stage.step}) {
+            for (const LoadedCall &made : *calls) {
+                stage.calls.push_back(made.call);
+            }
+        }
         stages.push_back({stage.calls.data(), stage.ahead.size(), stage.step.size(),
                           stage.slots.data(), stage.slots.size(), stage.once,
                           weights->kernels});
     }
     finished = true;
+}
+
+// Steps of LSTM and GRU in one call each.
+void Plan::join_calls() {
+    PlanEnd end = {rows, state_bytes, memory_bytes, {}, {y.place, y.size * sizeof(int32_t)}};
+    const auto bound = [this](uint32_t site) { return weights->at(site).bound; };
+    for (auto stage = made_.rbegin(); stage != made_.rend(); ++stage) {
+        std::vector<LoadedCall> calls = stage->ahead;
+        calls.insert(calls.end(), stage->step.begin(), stage->step.end());
+        while (std::unique_ptr<Gates> gates = join_gates(calls, end, *weights->kernels, bound)) {
+            gates_.push_back(std::move(gates));
+        }
+        const auto step = std::find_if(calls.begin(), calls.end(),
+                                       [](const LoadedCall &made) { return !made.ahead; });
+        stage->ahead.assign(calls.begin(), step);
+        stage->step.assign(step, calls.end());
+        end.later.insert(end.later.begin(), calls.begin(), calls.end());
+    }
+}
+
+size_t Plan::calls() const {
+    size_t count = 0;
+    for (const mf_stage &stage : stages) {
+        count += stage.ahead + stage.step;
+    }
+    return count;
 }
 
 // Whether the calls of a site are in a stage that runs once a sequence.
@@ -362,5 +393,6 @@ void bind_plan(nb::module_ &m) {
         .def("add_call", &Plan::add_call, "kernel"_a, "site"_a, "inputs"_a, "outputs"_a, "attrs"_a,
              "ahead"_a)
         .def("add_slot", &Plan::add_slot, "place"_a, "item_bytes"_a, "init"_a.none())
-        .def("finish", &Plan::finish, "x"_a, "y"_a);
+        .def("finish", &Plan::finish, "x"_a, "y"_a)
+        .def_prop_ro("calls", &Plan::calls);
 }

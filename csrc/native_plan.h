@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "native_arrays.h"
+#include "native_gates.h"
 #include "native_matrix.h"
 #include "plan.h"
 
@@ -47,6 +48,7 @@ class Weights {
         mf_product product = {};
         int bits = 0;        // of the accumulator; 0: floats
         size_t entering = 0; // elements of the vector or map that is multiplied
+        uint64_t bound = 0;  // of the magnitude of its sums
         Memory packed, bias, taps, codes, table, multipliers, index;
     };
     const Product &at(size_t site) const;
@@ -81,6 +83,7 @@ class Plan {
     void add_slot(nanobind::handle place, size_t item_bytes, nanobind::handle init);
     void finish(nanobind::handle x, nanobind::handle y);
 
+    size_t calls() const; // those that are made
     bool runs_once(size_t site) const;
 
     std::shared_ptr<Weights> weights;
@@ -103,14 +106,18 @@ class Plan {
                const std::vector<Operand> &out) const;
     const int32_t *keep(nanobind::handle array, size_t *count, int32_t low, int32_t high);
 
+    void join_calls();
+
     struct Stage {
-        std::vector<mf_call> ahead, step, calls;
+        std::vector<LoadedCall> ahead, step;
+        std::vector<mf_call> calls;
         std::vector<mf_slot> slots;
         bool once;
     };
     std::deque<Stage> made_;
     std::map<size_t, bool> once_; // of sites: whether their stage runs once
     std::deque<std::vector<int32_t>> constants_;
+    std::vector<std::unique_ptr<Gates>> gates_;
     std::deque<std::vector<uint8_t>> inits_;
 };
 

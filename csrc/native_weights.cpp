@@ -25,6 +25,32 @@ Memory copy_of(nb::handle given, size_t count, const char *message) {
 
 }  // namespace
 
+namespace {
+
+// The most that |w| of a stored matrix may be.
+uint64_t largest_weight(const mf_matrix &m) {
+    uint64_t largest = 128; // levels
+    switch (m.grid) {
+    case MF_GRID_SYMMETRIC: largest = uint64_t{1} << (m.bits - 1); break;
+    case MF_GRID_ODD: largest = uint64_t{1} << m.bits; break;
+    case MF_GRID_POWER: largest = 1 << 15; break;
+    case MF_GRID_SIGNS: largest *= m.bits; break;
+    }
+    return m.multipliers ? largest << MF_MULTIPLIER_BITS : largest;
+}
+
+template <typename T>
+uint64_t largest(const Memory &bias, size_t n) {
+    const T *at = reinterpret_cast<const T *>(bias.data());
+    uint64_t found = 0;
+    for (size_t i = 0; i < n; i++) {
+        found = std::max(found, static_cast<uint64_t>(std::abs(static_cast<int64_t>(at[i]))));
+    }
+    return found;
+}
+
+}  // namespace
+
 Memory::Memory(size_t bytes) {
     const size_t whole = (bytes + kAlignment) / kAlignment * kAlignment;
     memory_.reset(static_cast<uint8_t *>(std::aligned_alloc(kAlignment, whole)));
@@ -79,6 +105,10 @@ void Weights::add_codes(nb::handle stored, int x_bits, int bits, nb::handle bias
         made.bias = bits == 32 ? copy_of<int32_t>(bias, p.out, message)
                                : copy_of<int64_t>(bias, p.out, message);
         p.bias = made.bias.data();
+    }
+    made.bound = largest_weight(p.matrix) * p.inputs << (x_bits - 1);
+    if (p.bias) {
+        made.bound += bits == 32 ? largest<int32_t>(made.bias, p.out) : largest<int64_t>(made.bias, p.out);
     }
     const size_t bytes = bits == 32 ? mf_packed_bytes(&p.matrix, x_bits) : 0;
     if (bytes) {

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "gates.h"
 #include "matrix.h"
 #include "piecewise.h"
 
@@ -63,6 +64,8 @@ typedef struct {
     void (*mul_f32)(const float *a, const float *b, size_t n, float *out);
     void (*sigmoid_f32)(const float *x, size_t n, float *out);
     void (*tanh_f32)(const float *x, size_t n, float *out);
+    mf_lstm_kernel *lstm; /* NULL: none, as the next; then calls are made one after another */
+    mf_gru_kernel *gru;
 } mf_elementwise;
 
 /* The kernels of the chosen instruction set. */

@@ -120,6 +120,21 @@ static void call_copy(const mf_call *c, mf_run run, size_t first, size_t rows) {
     }
 }
 
+static void call_gates(const mf_call *c, mf_run run, size_t first, size_t rows,
+                       const mf_elementwise *e) {
+    for (size_t i = first; i < first + rows; i++) {
+        const int32_t *x = (const int32_t *)place(run, c->in[0], i);
+        const int32_t *h = (const int32_t *)place(run, c->in[1], i);
+        const int32_t *old = (const int32_t *)place(run, c->in[2], i);
+        int32_t *next = (int32_t *)place(run, c->out[0], i);
+        if (c->kernel == MF_LSTM) {
+            e->lstm(c->gates, x, h, old, next, (int32_t *)place(run, c->out[1], i));
+        } else {
+            e->gru(c->gates, x, h, old, next);
+        }
+    }
+}
+
 static void call_kernel(const mf_call *c, mf_run run, size_t first, size_t rows,
                         const mf_elementwise *e) {
     switch (c->kernel) {
@@ -148,7 +163,8 @@ static void call_kernel(const mf_call *c, mf_run run, size_t first, size_t rows,
     case MF_ONE_HOT:
     case MF_ONE_HOT_F32: call_one_hot(c, run, first, rows); break;
     case MF_COPY: call_copy(c, run, first, rows); break;
-    case MF_KERNELS: break;
+    case MF_LSTM:
+    case MF_GRU: call_gates(c, run, first, rows, e); break;
     }
 }
 

@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-/* In the order of KERNELS in src/modelflex/core/plan.py. */
+/* In the order of KERNELS in src/modelflex/core/plan.py, but for the last. */
 typedef enum {
     MF_QUANTIZE,
     MF_LINEAR_I32,
@@ -43,7 +43,11 @@ typedef enum {
     MF_RELU_F32,
     MF_ONE_HOT_F32,
     MF_COPY,
-    MF_KERNELS
+    MF_KERNELS,
+    /* What is made of other calls when a plan is loaded (native_gates.cpp): inputs are the sums of both products and
+     * the old state, outputs the new one and, of LSTM, out. */
+    MF_LSTM = MF_KERNELS,
+    MF_GRU
 } mf_kernel;
 
 /* What is multiplied at a site. */
@@ -81,6 +85,7 @@ typedef struct {
     int skip_zeros;
     uint32_t item_bytes;      /* of copy */
     mf_piecewise table;
+    const mf_gates *gates;
 } mf_call;
 
 /* A carried value: `bytes` of `init` (or zeros) at reset. */

@@ -171,6 +171,9 @@ class Plan:
         self, place: tuple[int, int, int], item_bytes: int, init: bytes | None
     ) -> None: ...
     def finish(self, x: tuple[int, int, int], y: tuple[int, int, int]) -> None: ...
+    @property
+    def calls(self) -> int:
+        """Calls of a finished plan: fewer than were added where one kernel does the work of several."""
 
 class Stream:
     """The memory of one stream; see `modelflex.execute.native.Runtime`."""

@@ -462,7 +462,8 @@ static void random_call(fuzz_case *f, int number) {
     case MF_ONE_HOT:
     case MF_ONE_HOT_F32: one_hot(f, c); break;
     case MF_COPY:
-    case MF_KERNELS:
+    case MF_KERNELS: /* also MF_LSTM */
+    case MF_GRU:
         c->kernel = MF_COPY;
         c->item_bytes = UINT32_C(1) << below(4);
         c->in[0] = reserve(f, c, c->item_bytes, c->size, 0);
