@@ -7,7 +7,7 @@
 #include "native_arrays.h"
 #include "native_matrix.h"
 #include "native_plan.h"
-#include "native_rounding.h"
+#include "native_fitting.h"
 #include "piecewise.h"
 #include "read_loop.h"
 
@@ -160,5 +160,6 @@ NB_MODULE(_native, m) {
     bind_plan(m);
     bind_runtime(m);
     bind_batch(m);
+    bind_replay(m);
     bind_rounding(m);
 }

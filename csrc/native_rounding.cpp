@@ -1,5 +1,5 @@
 // Columns rounded one after another: checks types, layouts and sizes, releases the interpreter's lock.
-#include "native_rounding.h"
+#include "native_fitting.h"
 
 #include <nanobind/stl/optional.h>
 

@@ -208,6 +208,20 @@ def run_batch(
     [steps, or sequences where it runs once, inputs].
     """
 
+def replay_delta(
+    codes: Int16,
+    lengths: npt.NDArray[np.int64],
+    block: int,
+    theta: Int32,
+    overshoot: int,
+    bits: int,
+    held: Int16,
+    mask: npt.NDArray[np.uint8],
+) -> None:
+    """`delta_encode` over sequences: codes [ΣT, n], one sequence of `lengths` after another, each from
+    0. held [ΣT, n] is what was sent last, mask [ΣT, n / block] what is sent.
+    """
+
 Float64 = npt.NDArray[np.float64]
 
 def round_columns(

@@ -15,6 +15,13 @@ from modelflex.core.tracer import Activity, InputSite, Link, Product, Tracer, Va
 from modelflex.errors import UserError
 from modelflex.registry import ACTIVITIES
 
+try:
+    from modelflex._native import replay_delta
+except ImportError:  # installed without a C compiler, or built for another machine
+    HAVE_NATIVE = False
+else:
+    HAVE_NATIVE = True
+
 ACCUMULATOR_BYTES = 8
 NEVER = 1 << 16
 TRACE_STEPS, SEQUENCE_STEPS = 4000, 1000
@@ -200,6 +207,8 @@ def _encode(
     codes: Array, lengths: Array, thresholds: Array, block: int, overshoot: int, bits: int
 ) -> tuple[Array, Array]:
     """Run the encoder over sequences: held codes and mask, both [ΣT, in]."""
+    if HAVE_NATIVE and codes.dtype == np.int16:
+        return _encode_native(codes, lengths, thresholds, block, overshoot, bits)
     packing = make_packing(lengths)
     packed = packing.pack(codes)
     held, masks = np.empty_like(packed), np.empty(packed.shape, bool)
@@ -211,3 +220,14 @@ def _encode(
         )
         held[rows] = sent[:n]
     return packing.unpack(held), packing.unpack(masks)
+
+
+def _encode_native(
+    codes: Array, lengths: Array, thresholds: Array, block: int, overshoot: int, bits: int
+) -> tuple[Array, Array]:
+    """`_encode` in compiled code."""
+    codes, lengths = np.ascontiguousarray(codes), np.ascontiguousarray(lengths, np.int64)
+    held, mask = np.empty_like(codes), np.empty((len(codes), codes.shape[1] // block), np.uint8)
+    each = np.ascontiguousarray(thresholds, np.int32)
+    replay_delta(codes, lengths, block, each, overshoot, bits, held, mask)
+    return held, np.repeat(mask.view(bool), block, axis=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +16,7 @@ from modelflex.compress.choices import (
     gates,
 )
 from modelflex.compress.links import inner_link, make_link, replay, thinned
+from modelflex.compress.recall import Arrays, Recall
 from modelflex.compress.reduction import reduce
 from modelflex.core.divergence import divergences, mean_divergence
 from modelflex.core.extension import Fit, Moments
@@ -77,22 +78,24 @@ class _Seen:
         )
 
 
-def _moments(original: Mapping[str, Array], compressed: Mapping[str, Array]) -> _Seen:
-    """Moments of the aligned traces [steps, in] of a group's weights."""
-    o, c = (np.hstack(list(t.values())).astype(np.float64) for t in (original, compressed))
-    mean_o, mean_c = o.mean(axis=0), c.mean(axis=0)
-    o, c = o - mean_o, c - mean_c
-    wide, narrow = _slices(original), _slices(compressed)
-    return _Seen(wide, narrow, mean_o, mean_c, c.T @ c / len(c), o.T @ c / len(c))
+def _centred(traces: Iterable[Array]) -> tuple[Array, Array]:
+    """Aligned traces [steps, in] side by side, less their means, and these; float64."""
+    x = np.hstack(list(traces)).astype(np.float64)
+    mean = x.mean(axis=0)
+    x -= mean
+    return x, mean
 
 
-def _slices(traces: Mapping[str, Array]) -> dict[str, slice]:
-    """Where the columns of each trace stand when they are put side by side."""
-    ends = np.cumsum([trace.shape[1] for trace in traces.values()]).tolist()
-    return {
-        name: slice(end - trace.shape[1], end)
-        for (name, trace), end in zip(traces.items(), ends, strict=True)
-    }
+def _slices(columns: Mapping[str, int]) -> dict[str, slice]:
+    """Where the columns of each stand when they are put side by side."""
+    ends = np.cumsum(list(columns.values())).tolist()
+    return {n: slice(end - columns[n], end) for n, end in zip(columns, ends, strict=True)}
+
+
+def _replay_key(link: Link, block: int) -> tuple[Hashable, ...]:
+    """All that `replay` hangs on but the trace."""
+    thresholds = None if link.thresholds is None else link.thresholds.tobytes()
+    return link.bits, link.step, link.activity, thresholds, block
 
 
 Group = tuple[str, ...]
@@ -101,8 +104,8 @@ Group = tuple[str, ...]
 class _Compressor:
     """One recipe applied to one model, round by round."""
 
-    def __init__(self, model: Model, recipe: Recipe, stats: Stats) -> None:
-        self.model, self.stats = model, stats
+    def __init__(self, model: Model, recipe: Recipe, stats: Stats, recall: Recall) -> None:
+        self.model, self.stats, self.recall = model, stats, recall
         self.chosen = choices(model, recipe)
         self.gates = gates(model)
         self.groups = additive_groups(model)
@@ -125,13 +128,33 @@ class _Compressor:
 
     def moments(self, inputs: Mapping[str, Array]) -> dict[Group, _Seen]:
         """Moments of every group with a data-aware weight, given what each product sees."""
-        return {
-            group: _moments(
-                {n: self._multiplied(n, self.stats.sites[n].trace) for n in group},
-                {n: self._multiplied(n, inputs[n]) for n in group},
-            )
-            for group in self.aware
-        }
+        return {group: self._seen(group, self._pooled(group, inputs)) for group in self.aware}
+
+    def first_moments(self, inputs: Mapping[str, Array]) -> dict[Group, _Seen]:
+        """The same of what is replayed; recipes that differ in other things share it."""
+        found = {}
+        for group in self.aware:
+            key = ("replayed", group, *(_replay_key(self.links[n], self.blocks[n]) for n in group))
+            whole = all(self.reduced.sites[n] is self.stats.sites[n] for n in group)
+            make = partial(self._pooled, group, inputs)
+            found[group] = self._seen(group, self.recall(key, make) if whole else make())
+        return found
+
+    def _seen(self, group: Group, found: Arrays) -> _Seen:
+        """Moments as `_pooled` gives them, with the places of the weights' columns."""
+        wide = {n: self.wanted[n].shape[1] for n in group}
+        narrow = {n: self.matrices[n].shape[1] for n in group}
+        return _Seen(_slices(wide), _slices(narrow), *found)
+
+    def _pooled(self, group: Group, inputs: Mapping[str, Array]) -> Arrays:
+        """Means of the original and the compressed inputs, and the latter's covariances."""
+
+        def original() -> Arrays:
+            return _centred(self._multiplied(n, self.stats.sites[n].trace) for n in group)
+
+        o, mean_o = self.recall(("original", group), original)
+        c, mean_c = _centred(self._multiplied(n, inputs[n]) for n in group)
+        return mean_o, mean_c, c.T @ c / len(c), o.T @ c / len(c)
 
     def _link(self, name: str, block: int) -> Link:
         """What enters a product that reads a weight's own input."""
@@ -224,7 +247,9 @@ class _Compressor:
         return inputs, mean_divergence(model.output, rows)
 
 
-def compress(model: Model, recipe: Recipe, stats: Stats) -> Compression:
+def compress(
+    model: Model, recipe: Recipe, stats: Stats, recall: Recall | None = None
+) -> Compression:
     """Apply a recipe without retraining.
 
     Data-aware choices are first fitted to the original network's own trace, replayed through the
@@ -233,13 +258,16 @@ def compress(model: Model, recipe: Recipe, stats: Stats) -> Compression:
     rounds so far (fitting to the latest alone oscillates); the best round by divergence on the
     calibration data is kept.
 
+    Args:
+        recall: what other compressions of the model by the same calibration left.
+
     Raises:
         UserError: a choice does not fit its weight, or a rule decides for no weight.
     """
-    work = _Compressor(model, recipe, stats)
+    work = _Compressor(model, recipe, stats, Recall() if recall is None else recall)
     coverage = {n: "" if recipe.choice(n) is not None else UNNAMED for n in model.weights}
     inputs = work.replayed()
-    candidate = work.fit(work.moments(inputs), work.matrices, inputs)
+    candidate = work.fit(work.first_moments(inputs), work.matrices, inputs)
     if recipe.recalibrate == 0 or not work.aware:
         return Compression(candidate, coverage, ())
     inputs, least = work.observed(candidate)

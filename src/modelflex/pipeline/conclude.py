@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from modelflex.compress import compress
 from modelflex.core.model import Model
 from modelflex.core.recipe import Recipe
 from modelflex.core.trial import Trial
@@ -15,7 +14,7 @@ from modelflex.pipeline.result import Result
 from modelflex.pipeline.setting import Setting, provenance, versions
 from modelflex.search.analysis import analyze
 from modelflex.search.driver import nearest_misses, pick
-from modelflex.search.problem import Problem, run_network, score_network
+from modelflex.search.problem import Problem, compressed, run_network, score_network
 from modelflex.search.references import references
 from modelflex.search.steps import make_steps, partial_recipes
 from modelflex.search.store import Store
@@ -69,7 +68,7 @@ def _rebuilt(problem: Problem, best: Trial) -> Model:
     Raises:
         UserError: its outputs on validation data differ from the stored evaluation's.
     """
-    model = compress(problem.model, best.recipe, problem.stats).model
+    model = compressed(problem, best.recipe).model
     quality, profile = score_network(problem, model, problem.validation, problem.original)
     found = {name: q.to_json() for name, q in quality.items()}
     if best.evaluation is None or (found, profile) != (
@@ -108,7 +107,5 @@ def _test(
     return {
         "baseline": scored(None, lambda: problem.model),
         "best": scored(best.recipe, lambda: model),
-        "naive": scored(
-            twin.recipe, lambda: compress(problem.model, twin.recipe, problem.stats).model
-        ),
+        "naive": scored(twin.recipe, lambda: compressed(problem, twin.recipe).model),
     }

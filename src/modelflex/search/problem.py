@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
-from modelflex.compress import Compression, compress
+from modelflex.compress import Compression, Recall, compress
 from modelflex.core.data import Sequences
 from modelflex.core.fixed import Array
 from modelflex.core.model import Model
@@ -34,6 +34,7 @@ class Problem:
 
     Attributes:
         original: outputs of the uncompressed network on `validation`.
+        recall: what the evaluations of a process have in common; no result hangs on it.
     """
 
     model: Model
@@ -42,6 +43,7 @@ class Problem:
     original: Array
     task: Task
     seed: int
+    recall: Recall = field(default_factory=Recall, init=False, repr=False)
 
     @property
     def key(self) -> str:
@@ -70,6 +72,11 @@ def model_digest(model: Model) -> str:
     return sha.hexdigest()
 
 
+def compressed(problem: Problem, recipe: Recipe) -> Compression:
+    """The problem's network, compressed by a recipe."""
+    return compress(problem.model, recipe, problem.stats, problem.recall)
+
+
 def run_network(model: Model, data: Sequences) -> tuple[Array, Profile]:
     """Outputs and counters of a network on data."""
     run = execute(build_program(model), data)
@@ -79,7 +86,7 @@ def run_network(model: Model, data: Sequences) -> tuple[Array, Profile]:
 def evaluate_recipe(problem: Problem, recipe: Recipe) -> Evaluation:
     """Compress by a recipe, run the integer arithmetic that ships on validation data, and score it."""
     started = time.perf_counter()
-    made = compress(problem.model, recipe, problem.stats)
+    made = compressed(problem, recipe)
     quality, profile = score_network(problem, made.model, problem.validation, problem.original)
     return Evaluation(
         quality=quality,

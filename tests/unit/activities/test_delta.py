@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelflex.activities import delta
 from modelflex.activities.delta import TRACE_STEPS, Delta
 from modelflex.core.data import Sequences
 from modelflex.core.fixed import FX_ONE, Array, Scale
@@ -322,3 +323,19 @@ def test_the_naive_variant_is_the_published_rule() -> None:
 def test_what_is_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Delta(**values)
+
+
+@given(st.integers(0, 2**31), st.sampled_from([1, 2, 4]), st.sampled_from([0, 100, 255]))
+def test_compiled_replay_gives_the_bits_of_numpy(seed: int, block: int, overshoot: int) -> None:
+    if not delta.HAVE_NATIVE:
+        pytest.skip("built without a C compiler")
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 9, rng.integers(1, 6))
+    thresholds = rng.integers(0, 40, 8 // block).astype(np.int32)
+    case = (walks(seed, lengths), lengths, thresholds, block, overshoot, 8)
+    held, mask = delta._encode(*case)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(delta, "HAVE_NATIVE", False)
+        plain_held, plain_mask = delta._encode(*case)
+    np.testing.assert_array_equal(held, plain_held)
+    np.testing.assert_array_equal(mask, plain_mask)
