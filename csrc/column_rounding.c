@@ -28,16 +28,15 @@ static inline void lessen(const mf_column_chunk *chunk, size_t j, size_t rows, c
     }
 }
 
-/* The nearest on the grid: even, ties to even, or odd, ties up. */
-static inline double nearest(double x, double step, double top, double odd) {
-    x /= step;
+/* The nearest integer from -top to top, ties to even, or the nearest odd one, ties up. */
+static inline double nearest(double x, double top, int odd) {
     x = x < -top ? -top : x;
     x = x > top ? top : x;
     /* floor(x / 2) + 1/2, twice, on the odd grid */
-    const double y = odd != 0.0 ? 0.5 * x : x;
+    const double y = odd ? 0.5 * x : x;
     double whole = (y + WHOLE) - WHOLE;
-    whole -= odd != 0.0 && whole > y ? 1.0 : 0.0;
-    return (odd != 0.0 ? 2.0 * (whole + 0.5) : whole) * step;
+    whole -= odd && whole > y ? 1.0 : 0.0;
+    return odd ? 2.0 * (whole + 0.5) : whole;
 }
 
 /* The nearest of column j, in the place of x. */
@@ -47,11 +46,11 @@ static inline void to_grid(const mf_column_chunk *chunk, size_t j, size_t first,
     const double *steps = grid->steps + j * grid->stride + first, top = grid->top;
     if (grid->odd) {
         for (size_t r = 0; r < rows; r++) {
-            x[r] = nearest(x[r], steps[r], top, 1.0);
+            x[r] = nearest(x[r] / steps[r], top, 1) * steps[r];
         }
     } else {
         for (size_t r = 0; r < rows; r++) {
-            x[r] = nearest(x[r], steps[r], top, 0.0);
+            x[r] = nearest(x[r] / steps[r], top, 0) * steps[r];
         }
     }
     if (chunk->mask) {
@@ -111,4 +110,47 @@ void mf_descend_columns(const mf_column_chunk *chunk, const double *pulls, const
         descend_strip(chunk, first, STRIP, pulls, own, values, changes);
     }
     descend_strip(chunk, first, chunk->rows - first, pulls, own, values, changes);
+}
+
+/* sums[i] += weights_i (y_i - x_i)^2 of the next `lanes` numbers. */
+static inline void add_errors(const double *values, const double *weights, size_t lanes, double size,
+                              double top, int odd, double *restrict sums) {
+    for (size_t i = 0; i < lanes; i++) {
+        const double wanted = values[i] / size;
+        const double lost = nearest(wanted, top, odd) - wanted;
+        sums[i] += lost * lost * weights[i];
+    }
+}
+
+/* What is lost of one piece of the numbers. */
+static inline double piece_error(const double *values, const double *weights, size_t n, double size,
+                                 double top, int odd) {
+    double sums[MF_SUM_LANES] = {0};
+    size_t first = 0;
+    for (; first + MF_SUM_LANES <= n; first += MF_SUM_LANES) {
+        add_errors(values + first, weights + first, MF_SUM_LANES, size, top, odd, sums);
+    }
+    add_errors(values + first, weights + first, n - first, size, top, odd, sums);
+    for (size_t half = MF_SUM_LANES / 2; half; half /= 2) {
+        for (size_t i = 0; i < half; i++) {
+            sums[i] += sums[half + i];
+        }
+    }
+    return sums[0];
+}
+
+void mf_step_errors(const double *values, const double *weights, size_t n, const double *sizes,
+                    size_t count, int top, int odd, double *errors) {
+    const size_t piece = MF_SUM_LANES * MF_SUM_BLOCKS;
+    for (size_t s = 0; s < count; s++) {
+        errors[s] = 0.0;
+    }
+    for (size_t first = 0; first < n; first += piece) { /* stays in a near cache for all sizes */
+        const size_t some = n - first < piece ? n - first : piece;
+        const double *x = values + first, *w = weights + first;
+        for (size_t s = 0; s < count; s++) {
+            errors[s] += odd ? piece_error(x, w, some, sizes[s], top, 1)
+                             : piece_error(x, w, some, sizes[s], top, 0);
+        }
+    }
 }

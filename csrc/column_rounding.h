@@ -1,4 +1,4 @@
-/* Rounding matrices to grids of integers column by column (core/gptq.py), bit for bit what NumPy gives:
+/* Rounding to grids of integers, matrices column by column (core/gptq.py, core/rounding.py), bit for bit what NumPy gives:
  * binary64, one rounding an operation, in the order that is told here. */
 #ifndef MODELFLEX_COLUMN_ROUNDING_H
 #define MODELFLEX_COLUMN_ROUNDING_H
@@ -34,6 +34,14 @@ void mf_round_columns(const mf_column_chunk *chunk, double *values, double *chan
  * changes_j is how much more that is. */
 void mf_descend_columns(const mf_column_chunk *chunk, const double *pulls, const double *own,
                         double *values, double *changes);
+
+/* errors[s] = the sum of weights_i (y_i - x_i)^2, x_i = values_i / sizes_s, y_i the nearest to x_i of the
+ * integers -top ... top (or the odd ones of them), for every size.
+ * MF_SUM_LANES sums go side by side through MF_SUM_BLOCKS numbers each; they are added by halves, and what
+ * that gives of one piece of the numbers after another. */
+enum { MF_SUM_LANES = 64, MF_SUM_BLOCKS = 64 };
+void mf_step_errors(const double *values, const double *weights, size_t n, const double *sizes,
+                    size_t count, int top, int odd, double *errors);
 
 #ifdef __cplusplus
 }

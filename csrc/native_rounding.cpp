@@ -56,6 +56,20 @@ void descend_columns(const Results &values, const Numbers &pulls, const Numbers 
     mf_descend_columns(&chunk, pulls.data(), own.data(), values.data(), changes.data());
 }
 
+void step_errors(const Numbers &values, const Numbers &weights, const Numbers &sizes, int top, bool odd,
+                 const Results &errors) {
+    require(values.ndim() == 2, "values must be [groups, n]");
+    const size_t groups = values.shape(0), n = values.shape(1), count = sizes.size();
+    require(is_matrix(weights, groups, n), "weights must have the shape of values");
+    require(is_matrix(errors, groups, count), "errors must be [groups, sizes]");
+    require(top >= 1, "top must be at least 1");
+    nb::gil_scoped_release unlocked;
+    for (size_t g = 0; g < groups; g++) {
+        mf_step_errors(values.data() + g * n, weights.data() + g * n, n, sizes.data(), count, top, odd,
+                       errors.data() + g * count);
+    }
+}
+
 }  // namespace
 
 void bind_rounding(nb::module_ &m) {
@@ -65,4 +79,6 @@ void bind_rounding(nb::module_ &m) {
     m.def("descend_columns", &descend_columns, "values"_a.noconvert(), "pulls"_a.noconvert(),
           "own"_a.noconvert(), "shares"_a.noconvert(), "steps"_a.noconvert(), "top"_a, "odd"_a,
           "mask"_a.noconvert().none(), "changes"_a.noconvert());
+    m.def("step_errors", &step_errors, "values"_a.noconvert(), "weights"_a.noconvert(),
+          "sizes"_a.noconvert(), "top"_a, "odd"_a, "errors"_a.noconvert());
 }

@@ -252,3 +252,10 @@ def descend_columns(
     """Replace column j of values by the nearest to own[j]·(pulls[j] - Σ shares[j, i]·changes[i]) +
     values[j], i < j, on the grid of `round_columns`; changes are how much more it is.
     """
+
+def step_errors(
+    values: Float64, weights: Float64, sizes: Float64, top: int, odd: bool, errors: Float64
+) -> None:
+    """errors [groups, sizes] = Σ weights·(y - x)² over the rows of [groups, n], x = values / size and y the
+    nearest of the integers that `round_columns` names. The order of the sum: csrc/column_rounding.h.
+    """

@@ -14,11 +14,14 @@ import numpy as np
 from modelflex.core.fixed import Array
 
 try:
-    from modelflex._native import descend_columns, round_columns
+    from modelflex._native import descend_columns, round_columns, step_errors
 except ImportError:  # installed without a C compiler, or built for another machine
     HAVE_NATIVE = False
 else:
     HAVE_NATIVE = True
+
+SUM_LANES, SUM_BLOCKS = 64, 64
+"""Numbers that are added side by side, and one after another in each of these sums."""
 
 Nearest = Callable[[Array, int], Array]
 """(a column of values [rows], its number) → the nearest storable values [rows], a new array."""
@@ -65,6 +68,43 @@ def nearest_whole(x: Array, top: int, odd: bool) -> Array:
     return np.asarray(np.maximum(near, -top, out=near))
 
 
+def grid_errors(values: Array, weights: Array, sizes: Array, top: int, odd: bool) -> Array:
+    """Σ weights·(y − x)² of every row for every size, [groups, sizes]: x = values / size [groups, n], y
+    the nearest to it (see `nearest_whole`).
+    """
+    errors = np.empty((len(values), len(sizes)))
+    if HAVE_NATIVE:
+        x, w = (np.ascontiguousarray(a, np.float64) for a in (values, weights))
+        step_errors(x, w, np.ascontiguousarray(sizes), top, odd, errors)
+        return errors
+    for number, size in enumerate(sizes):
+        wanted = values / size
+        lost = nearest_whole(wanted, top, odd)
+        lost -= wanted
+        lost *= lost
+        lost *= weights
+        errors[:, number] = _ordered_sum(lost)
+    return errors
+
+
+def _ordered_sum(x: Array) -> Array:
+    """Sums of the rows [groups, n] in the order that compiled code has."""
+    groups, n = x.shape
+    blocks = min(SUM_BLOCKS, -(-n // SUM_LANES))
+    pieces = np.zeros((groups, -(-n // (blocks * SUM_LANES)), blocks, SUM_LANES))
+    pieces.reshape(groups, -1)[:, :n] = x
+    sums = np.zeros_like(pieces[:, :, 0])
+    for block in range(blocks):
+        sums += pieces[:, :, block]
+    while sums.shape[2] > 1:
+        half = sums.shape[2] // 2
+        sums = sums[:, :, :half] + sums[:, :, half:]
+    total = np.zeros(groups)
+    for piece in range(sums.shape[1]):
+        total += sums[:, piece, 0]
+    return total
+
+
 def damping(cov: Array, share: float = 0.01) -> float:
     """What is added to the diagonal of a covariance to make it positive definite: a share of its mean
     diagonal (1 where that is zero).
@@ -93,7 +133,9 @@ def gptq(
     lower = np.linalg.cholesky((inverse + inverse.T) / 2)
     shares = lower / np.diag(lower)  # of the error of column j that column k makes up for, [k, j]
     stored = None if mask is None else mask[:, order].T.astype(np.float64, order="C")
-    w = np.ascontiguousarray(values[:, order].T)  # one column of the matrix is contiguous
+    w = np.ascontiguousarray(
+        values[:, order].T, np.float64
+    )  # one column of the matrix is contiguous
     n = w.shape[0]
     for start in range(0, n, chunk):
         some = slice(start, min(start + chunk, n))
@@ -159,7 +201,7 @@ def descend(
     n = hessian.shape[0]
     stored = None if mask is None else mask.T.astype(np.float64, order="C")
     # Columns are contiguous.
-    q, pulls = np.array(rounded.T, order="C"), np.array(pulls.T, order="C")
+    q, pulls = (np.array(a.T, np.float64, order="C") for a in (rounded, pulls))
     own = 1.0 / np.diag(hessian)
     for start in range(0, n, chunk):
         some = slice(start, min(start + chunk, n))

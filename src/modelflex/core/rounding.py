@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from modelflex.core.fixed import Array
-from modelflex.core.gptq import damping, descend, gptq
+from modelflex.core.gptq import damping, descend, gptq, grid_errors
 from modelflex.core.levels import Levels, group_rows, largest_integer, nearest_integers
 from modelflex.core.part import Part
 
@@ -48,7 +48,7 @@ def by_groups(
 
 
 def best_steps(
-    values: Array, weights: Array, kind: str, bits: int, shares: Iterable[float]
+    values: Array, weights: Array, kind: str, bits: int, shares: Sequence[float]
 ) -> Array:
     """The code step of the least weighted squared error for every row of values [groups, n].
 
@@ -62,17 +62,18 @@ def best_steps(
     for start in range(0, full.size, groups):
         some = slice(start, start + groups)
         codes = values[some] / np.where(full[some] > 0, full[some], 1.0)[:, None]
-        least = np.full(codes.shape[0], np.inf)
-        for share in shares:
-            wanted = codes / share
-            lost = nearest_integers(wanted, kind, bits)
-            lost -= wanted
-            lost *= lost
-            error = np.einsum("gn,gn->g", lost, weights[some]) * share**2
-            better = error < least
-            best[some][better] = full[some][better] * share
-            least[better] = error[better]
+        tried = np.array(shares)
+        errors = _errors(codes, weights[some], kind, bits, tried) * tried**2
+        best[some] = full[some] * tried[errors.argmin(axis=1)]
     return best
+
+
+def _errors(codes: Array, weights: Array, kind: str, bits: int, shares: Array) -> Array:
+    """Σ weights·(nearest − x)² of the rows of x = codes / share, [groups, shares]."""
+    if kind != "power":
+        return grid_errors(codes, weights, shares, largest_integer(kind, bits), kind == "odd")
+    lost = (nearest_integers(codes / share, kind, bits) - codes / share for share in shares)
+    return np.stack([np.einsum("gn,gn->g", x * x, weights) for x in lost], axis=1)
 
 
 def encode(

@@ -56,6 +56,29 @@ def test_compiled_code_gives_the_bits_of_numpy(
         np.testing.assert_array_equal(a, b)
 
 
+@given(
+    st.integers(0, 2**31),
+    st.integers(1, 3),
+    st.one_of(st.integers(1, 200), st.integers(4000, 9000)),
+    st.booleans(),
+)
+def test_errors_of_grids_are_sums_with_the_bits_of_numpy(
+    seed: int, groups: int, n: int, odd: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    values, weights = rng.normal(size=(groups, n)) * 3, rng.random((groups, n))
+    sizes, top = np.array([1.0, 0.73, 0.25]), int(rng.integers(1, 9)) * 2 - odd
+    fast = gptq.grid_errors(values, weights, sizes, top, odd)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gptq, "HAVE_NATIVE", False)
+        np.testing.assert_array_equal(fast, gptq.grid_errors(values, weights, sizes, top, odd))
+    grid = np.arange(-top, top + 1, 1 + odd)
+    for number, size in enumerate(sizes):
+        lost = np.abs(values[:, :, None] / size - grid).min(axis=2)
+        wanted = (weights * lost**2).sum(axis=1)
+        np.testing.assert_allclose(fast[:, number], wanted, rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("name", "shape"),
     [
