@@ -30,7 +30,7 @@ lint: $(VENV)/.installed-dev
 NATIVE := $(MAKE) --no-print-directory -C tests/native run
 NATIVE_BUILD := $(CURDIR)/build/native-test
 ARM_CC := aarch64-linux-gnu-gcc
-ARM_RUN := $(firstword $(shell command -v qemu-aarch64-static qemu-aarch64))
+ARM_QEMU := $(firstword $(shell command -v qemu-aarch64-static qemu-aarch64))
 
 native-test: native-test-cc native-test-clang native-test-avx512 native-test-arm
 
@@ -50,8 +50,8 @@ native-test-avx512:
 
 # Without AddressSanitizer, which does not run in the emulator.
 native-test-arm:
-	@if command -v $(ARM_CC) >/dev/null && [ -n "$(ARM_RUN)" ]; then \
-	    $(NATIVE) CC=$(ARM_CC) RUN=$(ARM_RUN) LDFLAGS=-static BUILD=$(NATIVE_BUILD)/aarch64 PLANS=300 \
+	@if command -v $(ARM_CC) >/dev/null && [ -n "$(ARM_QEMU)" ]; then \
+	    $(NATIVE) CC=$(ARM_CC) RUN='$(ARM_QEMU) -cpu max' LDFLAGS=-static BUILD=$(NATIVE_BUILD)/aarch64 PLANS=300 \
 	        SANITIZERS='-fsanitize=undefined -fsanitize-undefined-trap-on-error'; \
 	else echo "SKIPPED native-test for 64-bit ARM: no $(ARM_CC) or no qemu-aarch64 here"; fi
 
