@@ -53,8 +53,7 @@ MF_INLINE void multiply_panels(mf_panels at, __m256i *sum, kind how, int bits, i
     __m256i total[8];
 #pragma GCC unroll 8
     for (int i = 0; i < tiles * steps; i++) {
-        total[i] = _mm256_setzero_si256();
-        SETTLE(total[i]);
+        total[i] = in_order(_mm256_setzero_si256());
     }
     for (size_t k = 0; k < at.vectors; k++, w += wide * 32, behind += MF_PANEL_TILES * 32) {
         __m256i packed[8];
@@ -91,8 +90,8 @@ MF_INLINE void multiply_panels(mf_panels at, __m256i *sum, kind how, int bits, i
                         add = _mm256_maddubs_epi16(first[s], _mm256_xor_si256(code, second[s]));
                         add = _mm256_madd_epi16(add, ones);
                     }
-                    total[t * steps + s] = _mm256_add_epi32(total[t * steps + s], add);
-                    SETTLE(total[t * steps + s]);
+                    add = _mm256_add_epi32(total[t * steps + s], add);
+                    total[t * steps + s] = in_order(add);
                 }
             }
         }

@@ -13,6 +13,8 @@
 
 MF_INLINE __m256i load(const void *at) { return _mm256_loadu_si256((const __m256i *)at); }
 
+MF_INLINE __m128i load_128(const void *at) { return _mm_loadu_si128((const __m128i *)at); }
+
 MF_INLINE __m256i broadcast_32(const void *at) {
     int32_t v;
     memcpy(&v, at, sizeof v);
@@ -23,6 +25,23 @@ MF_INLINE __m256i broadcast_32(const void *at) {
 MF_INLINE __m256i first_lanes(size_t n) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n < 8 ? (int)n : 8), lane);
+}
+
+MF_INLINE int32_t sum_of_four(__m128i v) {
+    v = _mm_add_epi32(v, _mm_shuffle_epi32(v, 0x4E));
+    v = _mm_add_epi32(v, _mm_shuffle_epi32(v, 0xB1));
+    return _mm_cvtsi128_si32(v);
+}
+
+/* Bytes ahead of what is multiplied that are fetched from the second cache. */
+enum { AHEAD = 1024 };
+
+MF_INLINE void prefetch(const void *at) { _mm_prefetch((const char *)at, _MM_HINT_T0); }
+
+/* Keeps the order of what is computed: compilers mix the tiles of a loop and then run out of registers. */
+MF_INLINE __m256i in_order(__m256i v) {
+    __asm__ volatile("" : "+x"(v));
+    return v;
 }
 
 int32_t mf_avx2_prepare_affine(const mf_packed *p, const int16_t *x, uint8_t *prepared);

@@ -31,8 +31,7 @@ MF_INLINE void add_group(const uint8_t *w, const uint8_t *x, size_t stride, size
     __m256i part[8];
 #pragma GCC unroll 8
     for (int i = 0; i < tiles * steps; i++) {
-        part[i] = _mm256_setzero_si256();
-        SETTLE(part[i]);
+        part[i] = in_order(_mm256_setzero_si256());
     }
     for (size_t k = 0; k < vectors; k++, w += tiles * 32, x += planes * 4) {
         __m256i by[16];
@@ -52,8 +51,7 @@ MF_INLINE void add_group(const uint8_t *w, const uint8_t *x, size_t stride, size
                 const __m256i u =
                     _mm256_and_si256(_mm256_srli_epi16(packed, i / steps * bits), low);
                 __m256i *to = part + t * steps + i % steps;
-                *to = _mm256_add_epi16(*to, _mm256_maddubs_epi16(u, by[i]));
-                SETTLE(*to);
+                *to = in_order(_mm256_add_epi16(*to, _mm256_maddubs_epi16(u, by[i])));
             }
         }
     }

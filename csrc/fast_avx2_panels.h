@@ -6,11 +6,6 @@
 
 #ifdef __AVX2__
 
-/* Bytes ahead of what is multiplied that are fetched from the second cache. */
-enum { AHEAD = 1024 };
-
-MF_INLINE void prefetch(const void *at) { _mm_prefetch((const char *)at, _MM_HINT_T0); }
-
 /* Eight codes, 0 behind the end. */
 MF_INLINE __m128i eight(const int16_t *x, size_t left) {
     int16_t end[8] = {0};
@@ -20,15 +15,6 @@ MF_INLINE __m128i eight(const int16_t *x, size_t left) {
     }
     return _mm_loadu_si128((const __m128i *)x);
 }
-
-MF_INLINE int32_t sum_of_four(__m128i v) {
-    v = _mm_add_epi32(v, _mm_shuffle_epi32(v, 0x4E));
-    v = _mm_add_epi32(v, _mm_shuffle_epi32(v, 0xB1));
-    return _mm_cvtsi128_si32(v);
-}
-
-/* Keeps the order of what is computed: compilers mix all tiles of a loop and then run out of registers. */
-#define SETTLE(v) __asm__ volatile("" : "+x"(v))
 
 /* Packed tiles and prepared steps that are multiplied together; `tables` of the first tile on. */
 typedef struct {

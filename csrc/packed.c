@@ -194,9 +194,11 @@ static void put(mf_packed *p, uint32_t row, uint32_t column, int32_t code) {
 }
 
 static void put_generator(mf_packed *p, uint32_t block_row, uint32_t q, uint32_t k, int32_t code) {
+    const uint32_t half = p->block / 2, place = k % half;
     const size_t group = (size_t)(block_row / MF_LANES) * p->vectors + q;
-    const size_t pair = (group * (p->block / 2) + k / 2) * MF_LANES + block_row % MF_LANES;
-    ((int8_t *)p)[p->tiles + pair * 2 + k % 2] = (int8_t)code;
+    const size_t vector = group * (half / 2) + place / 2;
+    const size_t pair = (vector * MF_LANES + block_row % MF_LANES) * 2 + place % 2;
+    ((uint8_t *)p)[p->tiles + pair * 2 + k / half] = (uint8_t)(code + 128);
 }
 
 /* A code of a stored array, number `at` of stored row `line` (block row of a circulant). */
@@ -242,7 +244,7 @@ static void put_line(const mf_matrix *m, mf_packed *p, uint32_t line, uint32_t l
 void mf_pack(const mf_matrix *m, int x_bits, void *packed) {
     mf_packed *p = packed;
     const mf_packed head = lay_out(m, x_bits);
-    memset(packed, head.format == MF_AFFINE8 ? 128 : 0, head.bytes);
+    memset(packed, head.format == MF_AFFINE8 || head.format == MF_CIRCULANT ? 128 : 0, head.bytes);
     *p = head;
     if (head.by_columns) {
         memset((uint8_t *)packed + head.by_columns, 0, head.bytes - head.by_columns);

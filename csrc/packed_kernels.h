@@ -25,8 +25,8 @@ typedef enum {
     MF_FORMATS
 } mf_format;
 
-/* Circulant blocks: int8 [block rows / MF_LANES][block columns][b / 2][MF_LANES][2], the last index counting
- * two neighbours of a generator. */
+/* Circulant blocks: uint8 [block rows / MF_LANES][block columns][b / 4][MF_LANES][2][2] of generators + 128,
+ * the last indices counting two neighbours k, k + 1 of a generator and k, k + b / 2. */
 #define MF_LANES 8
 
 /* Before a loop of at most 16 rounds, whose number is a constant after inlining: unrolled entirely. Clang takes
