@@ -43,11 +43,12 @@ MF_INLINE __m256i plane(__m256i v, int bits, int i) {
     return _mm256_and_si256(_mm256_srli_epi16(v, i * bits), low);
 }
 
-/* sum[t * steps + s] = tile t times step s. Tiles from MF_PANEL_TILES on are those of the panel behind. All numbers from
- * `how` on are constants. */
+/* sum[t * steps + s] = tile t times step s. Tiles from MF_PANEL_TILES on are those of the panel behind. All
+ * numbers from `how` on are constants. */
 MF_INLINE void multiply_panels(mf_panels at, __m256i *sum, kind how, int bits, int tiles,
                                int steps) {
-    const int planes = how == SIXTEEN ? 1 : 8 / bits, wide = tiles < MF_PANEL_TILES ? tiles : MF_PANEL_TILES;
+    const int planes = how == SIXTEEN ? 1 : 8 / bits;
+    const int wide = tiles < MF_PANEL_TILES ? tiles : MF_PANEL_TILES;
     const __m256i ones = _mm256_set1_epi16(1);
     const uint8_t *w = at.w, *behind = w + at.vectors * 32 * MF_PANEL_TILES, *x = at.x;
     __m256i total[8];
@@ -58,7 +59,7 @@ MF_INLINE void multiply_panels(mf_panels at, __m256i *sum, kind how, int bits, i
     for (size_t k = 0; k < at.vectors; k++, w += wide * 32, behind += MF_PANEL_TILES * 32) {
         __m256i packed[8];
 #pragma GCC unroll 4
-        for (int i = 0; i < wide; i += 2) { /* neither loop of the cache's own is early enough */
+        for (int i = 0; i < wide; i += 2) { /* the caches' own are too late */
             prefetch(w + AHEAD + i * 32);
             if (tiles > MF_PANEL_TILES) {
                 prefetch(behind + AHEAD + i * 32);
@@ -75,7 +76,7 @@ MF_INLINE void multiply_panels(mf_panels at, __m256i *sum, kind how, int bits, i
 #pragma GCC unroll 8
             for (int t = 0; t < tiles; t++) {
                 if (i == 0) {
-                    packed[t] = load(t < MF_PANEL_TILES ? w + t * 32 : behind + (t - MF_PANEL_TILES) * 32);
+                    packed[t] = load(t < wide ? w + t * 32 : behind + (t - wide) * 32);
                 }
                 __m256i code = plane(packed[t], how == SIXTEEN ? 8 : bits, i);
                 if (how == TABLE) {

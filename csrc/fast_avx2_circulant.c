@@ -6,8 +6,8 @@
  * sums need more than the bytes in which they are read; results once, by exact halving:
  * y = (u + v) / 2 and (u - v) / 2 where u and v are the products modulo both factors. Blocks whose
  * inputs are all 0 are left out.
- * Generators are stored as u = g + 128, for vpmaddubsw adds and subtracts unsigned neighbours; this adds 128 b / 2
- * to all sums of generators modulo z^2 - 1, and so many times all inputs to both sums of products. */
+ * Generators are stored as u = g + 128, for vpmaddubsw adds and subtracts unsigned neighbours; this adds
+ * 128 b / 2 to the generators modulo z^2 - 1, and so many times the sum of inputs to both their sums. */
 #include "fast_avx2.h"
 
 #ifdef __AVX2__
