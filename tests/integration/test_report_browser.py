@@ -11,11 +11,14 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
+from modelflex.export.c99_validate import Validation
 from modelflex.pipeline.sweep import simulate_sweep
 from modelflex.report import write_report
 from modelflex.report.compare import write_comparison
+from modelflex.report.validation import render_validation
 
 CHROMIUM = next(
     (p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None
@@ -166,6 +169,41 @@ def test_the_plots_of_a_sweep_are_drawn(tmp_path: Path) -> None:
         ("map-latency_s", "map-energy_j", "pareto"), 1
     )
     assert dom.drawn["pareto"]["points"] >= 4
+
+
+@pytest.mark.parametrize(
+    ("numeric", "wrong"), [("integer", 0.0), ("integer", np.nan), ("float", 0.0), ("float", np.inf)]
+)
+def test_the_plots_of_a_validation_are_drawn(numeric: str, wrong: float, tmp_path: Path) -> None:
+    expected = np.sin(np.arange(60.0)).reshape(30, 2)
+    given = expected.copy()
+    given[7, 1] += wrong
+    found = Validation(
+        name="<b>net",
+        numeric=numeric,
+        data="golden vectors",
+        compiler="cc",
+        lengths=np.array([20, 10]),
+        found=given,
+        expected=expected,
+        tolerance=1e-4 if numeric == "float" else 0.0,
+        nbytes={"flash": 1, "ram": 2, "state": 3, "stack": 4},
+        selftest=True,
+    )
+    assert found.passed == (wrong == 0)
+    path = tmp_path / "validation.html"
+    path.write_text(render_validation(found), encoding="utf-8")
+    dom = open_page(path, tmp_path)
+    assert json.loads(dom.root.get("data-errors") or "[]") == []
+    assert dom.root.get("data-ready") == "yes"
+    assert {name: counts["plots"] for name, counts in dom.drawn.items()} == {
+        "error": 1,
+        "outputs": 1,
+    }
+    assert dom.drawn["error"]["points"] >= 20
+    assert dom.drawn["error"]["lines"] >= (2 if numeric == "float" else 1)
+    assert dom.drawn["outputs"]["lines"] >= 2
+    assert dom.drawn["outputs"]["points"] >= 2 * 20 - (not np.isfinite(wrong))
 
 
 def test_an_error_on_the_page_would_be_seen(tmp_path: Path) -> None:

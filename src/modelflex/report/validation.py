@@ -18,6 +18,8 @@ from modelflex.units import show_quantity
 
 Figure = dict[str, Any]
 _SHOWN_OUTPUTS: Final = 4
+_LEAST: Final = 1e-9
+"""The smallest relative error that is drawn."""
 _COLOURS: Final = (AWARE, NAIVE, "#2e8b57", "#8e4ba8")
 
 
@@ -42,7 +44,9 @@ def render_validation(found: Validation) -> str:
         advice=None,
         tiles=[],
         notes=[],
-        facts=Table(("", ""), tuple((Cell(n), Cell(v)) for n, v in _facts(found))),
+        facts=Table(
+            ("", ""), tuple((Cell(n), Cell(v.replace("2^-16", "2⁻¹⁶"))) for n, v in _facts(found))
+        ),
         integer=found.numeric == "integer",
         tolerance=f"{found.tolerance:g}",
     )
@@ -81,30 +85,54 @@ def _facts(found: Validation) -> list[tuple[str, str]]:
 
 
 def _error_figure(found: Validation) -> Figure:
-    """The largest error at each step over all sequences."""
+    """The largest error at each step over all sequences: whole units, or relative beside the tolerance."""
     integer = found.numeric == "integer"
-    errors = found.error_by_step * (FX_ONE if integer else 1)
-    title = "largest error [units of 2⁻¹⁶]" if integer else "largest error"
-    # What is not finite stands at the top.
-    shown = errors[np.isfinite(errors)]
-    top = max(float(shown.max(initial=0.0)), 1.0 if integer else found.tolerance)
+    errors = found.error_by_step
+    steps = list(range(errors.size))
+    if integer:
+        errors = errors * FX_ONE
+        shown = errors[np.isfinite(errors)]
+        top = max(float(shown.max(initial=0.0)), 1.0)
+        span = [-0.1 * top, 1.2 * top]
+        title = "largest error [units of 2⁻¹⁶]"
+    else:
+        shown = errors[np.isfinite(errors)]
+        top = max(float(shown.max(initial=0.0)), found.tolerance)
+        errors = np.maximum(errors, _LEAST)  # a logarithmic axis has no 0
+        span = [float(np.log10(_LEAST)) - 0.3, float(np.log10(top)) + 0.7]
+        title = "largest relative error"
     figure: Figure = {
         "data": [
             {
                 "type": "scatter",
                 "mode": "lines+markers",
-                "x": list(range(errors.size)),
+                "name": "error",
+                "x": steps,
+                # What is not finite stands at the top.
                 "y": np.minimum(errors, 2 * top).tolist(),
                 "line": {"color": AWARE if found.passed else LIMIT, "width": 1.5},
                 "marker": {"size": 5},
                 "hovertemplate": "step %{x}: %{y:.4g}<extra></extra>",
             }
         ],
-        "layout": layout(320, showlegend=False),
+        "layout": layout(320, showlegend=not integer),
     }
+    if not integer:
+        figure["data"].append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": "tolerance",
+                "x": [-0.5, errors.size - 0.5],
+                "y": [found.tolerance] * 2,
+                "line": {"color": LIMIT, "width": 1.5, "dash": "dash"},
+                "hoverinfo": "skip",
+            }
+        )
     figure["layout"]["margin"] |= {"t": 20}
     figure["layout"]["xaxis"] = axis("step of a sequence", False)
-    figure["layout"]["yaxis"] = axis(title, False, range=[-0.1 * top, 1.2 * top])
+    kind = {} if integer else {"tickformat": ".0e"}
+    figure["layout"]["yaxis"] = axis(title, not integer, range=span, **kind)
     return figure
 
 
