@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "native_plan.h"
+#include "native_reals.h"
 #include "native_rows.h"
 
 namespace nb = nanobind;
@@ -17,82 +18,6 @@ namespace {
 
 // Work of which the interpreter's lock is released; below it the release costs more than it gives.
 constexpr uint64_t kLongMacs = 1 << 16;
-
-char native_order() {
-    const uint16_t one = 1;
-    uint8_t first;
-    std::memcpy(&first, &one, 1);
-    return first ? '<' : '>';
-}
-
-// A C-contiguous array of native float32 or float64 that the caller passed.
-class Reals {
-  public:
-    Reals(PyObject *object, const char *name, int flags) {
-        if (PyObject_GetBuffer(object, &view_, flags | PyBUF_FORMAT | PyBUF_C_CONTIGUOUS)) {
-            PyErr_Clear();
-            fail(name, "is no C-contiguous array that can be used in place");
-        }
-        const char *format = view_.format ? view_.format : "B";
-        format += *format == '@' || *format == '=' || *format == native_order();
-        wide_ = *format == 'd';
-        if ((*format != 'f' && !wide_) || format[1]) {
-            const std::string found = view_.format ? view_.format : "bytes";
-            PyBuffer_Release(&view_);
-            fail(name, "has the type '" + found + "'");
-        }
-        if (reinterpret_cast<uintptr_t>(view_.buf) % static_cast<size_t>(view_.itemsize)) {
-            PyBuffer_Release(&view_);
-            fail(name, "lies between two elements of its type");
-        }
-    }
-    ~Reals() { PyBuffer_Release(&view_); }
-    Reals(const Reals &) = delete;
-    Reals &operator=(const Reals &) = delete;
-
-    bool wide() const { return wide_; }
-    void *data() const { return view_.buf; }
-    int ndim() const { return view_.ndim; }
-    size_t shape(int axis) const { return static_cast<size_t>(view_.shape[axis]); }
-    std::string shape_text() const {
-        std::string text = "[";
-        for (int i = 0; i < view_.ndim; i++) {
-            text += (i ? ", " : "") + std::to_string(view_.shape[i]);
-        }
-        return text + "]";
-    }
-    bool is_finite(size_t n) const {
-        return wide_ ? mf_finite_f64(static_cast<const double *>(data()), n)
-                     : mf_finite_f32(static_cast<const float *>(data()), n);
-    }
-
-  private:
-    [[noreturn]] static void fail(const char *name, const std::string &found) {
-        throw std::invalid_argument(std::string(name) + " " + found +
-                                    "; expected a C-contiguous array of float32 or float64 in "
-                                    "this machine's byte order");
-    }
-    Py_buffer view_;
-    bool wide_ = false;
-};
-
-nb::object new_array(size_t rows, size_t columns, bool matrix, bool wide) {
-    static PyObject *empty = nullptr, *types[2] = {};
-    if (!empty) {
-        const nb::module_ numpy = nb::module_::import_("numpy");
-        types[0] = nb::object(numpy.attr("dtype")("float32")).release().ptr();
-        types[1] = nb::object(numpy.attr("dtype")("float64")).release().ptr();
-        empty = nb::object(numpy.attr("empty")).release().ptr();
-    }
-    const nb::object shape = matrix ? nb::object(nb::make_tuple(rows, columns))
-                                    : nb::object(nb::int_(columns));
-    PyObject *args[] = {shape.ptr(), types[wide]};
-    PyObject *made = PyObject_Vectorcall(empty, args, 2, nullptr);
-    if (!made) {
-        nb::raise_python_error(); // of memory, for example
-    }
-    return nb::steal(made);
-}
 
 // --- a stream --------------------------------------------------------------------------------------
 class Stream {
@@ -114,14 +39,14 @@ class Stream {
 
     nb::object step(nb::handle given, nb::handle given_out) {
         const Plan &plan = *step_;
-        const Reals x(given.ptr(), "x", PyBUF_SIMPLE);
+        const Reals x(given.ptr(), "x", false);
         if (x.ndim() != 1 || x.shape(0) != plan.x.size) {
             wrong_shape("x", x, "[" + std::to_string(plan.x.size) + "]");
         }
         check_finite(plan, x, plan.x.size);
         nb::object result = given_out.is_none() ? new_array(0, plan.y.size, false, x.wide())
                                                 : nb::borrow(given_out);
-        const Reals out(result.ptr(), "out", PyBUF_WRITABLE);
+        const Reals out(result.ptr(), "out", true);
         if (out.ndim() != 1 || out.shape(0) != plan.y.size || out.wide() != x.wide()) {
             wrong_shape("out", out, "[" + std::to_string(plan.y.size) + "] of the type of x");
         }
@@ -139,7 +64,7 @@ class Stream {
 
     nb::object run(nb::handle given, nb::handle given_out) {
         const Plan &plan = *chunk_;
-        const Reals x(given.ptr(), "x", PyBUF_SIMPLE);
+        const Reals x(given.ptr(), "x", false);
         if (x.ndim() != 2 || x.shape(1) != plan.x.size || !x.shape(0)) {
             wrong_shape("x", x, "[T, " + std::to_string(plan.x.size) + "], T of at least 1");
         }
@@ -148,7 +73,7 @@ class Stream {
         nb::object result = given_out.is_none()
                                 ? new_array(steps, plan.y.size, plan.per_step, x.wide())
                                 : nb::borrow(given_out);
-        const Reals out(result.ptr(), "out", PyBUF_WRITABLE);
+        const Reals out(result.ptr(), "out", true);
         const int axes = plan.per_step ? 2 : 1;
         if (out.ndim() != axes || out.shape(axes - 1) != plan.y.size || out.wide() != x.wide() ||
             (plan.per_step && out.shape(0) != steps)) {
