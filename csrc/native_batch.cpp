@@ -105,9 +105,9 @@ struct Batch {
             for (const mf_stage &stage : plan.stages) {
                 run.trace = codes.empty() ? nullptr : (stage.once ? &once : &step);
                 if (!stage.once) {
-                    mf_run_stage(&stage, run, 0, alive);
+                    mf_run_stage(&stage, &run, 0, alive);
                 } else if (going < alive) {
-                    mf_run_stage(&stage, run, going, alive - going);
+                    mf_run_stage(&stage, &run, going, alive - going);
                 }
             }
             for (size_t lane = plan.per_step ? 0 : going; lane < alive; lane++) {

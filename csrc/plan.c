@@ -6,8 +6,8 @@
 #include "elementwise_f32.h"
 #include "packed.h"
 
-static inline uint8_t *place(mf_run run, mf_place p, size_t row) {
-    return run.memory + p.offset + row * p.stride;
+static inline uint8_t *place(const mf_run *run, mf_place p, size_t row) {
+    return run->memory + p.offset + row * p.stride;
 }
 
 /* --- calls --------------------------------------------------------------------------------------- */
@@ -23,34 +23,34 @@ typedef void (*float_binary_kernel)(const float *, const float *, size_t, float 
     const size_t row##_end = (c)->joined ? (first) + 1 : (first) + (rows);                         \
     for (size_t row = (first); row < row##_end; row++)
 
-static void call_unary(const mf_call *c, mf_run run, size_t first, size_t rows, unary_kernel f) {
+static void call_unary(const mf_call *c, const mf_run *run, size_t first, size_t rows, unary_kernel f) {
     MF_EACH_ROW(c, n, i, first, rows) {
         f((const int32_t *)place(run, c->in[0], i), n, (int32_t *)place(run, c->out[0], i));
     }
 }
 
-static void call_binary(const mf_call *c, mf_run run, size_t first, size_t rows, binary_kernel f) {
+static void call_binary(const mf_call *c, const mf_run *run, size_t first, size_t rows, binary_kernel f) {
     MF_EACH_ROW(c, n, i, first, rows) {
         f((const int32_t *)place(run, c->in[0], i), (const int32_t *)place(run, c->in[1], i), n,
           (int32_t *)place(run, c->out[0], i));
     }
 }
 
-static void call_lookup(const mf_call *c, mf_run run, size_t first, size_t rows, lookup_kernel f) {
+static void call_lookup(const mf_call *c, const mf_run *run, size_t first, size_t rows, lookup_kernel f) {
     MF_EACH_ROW(c, n, i, first, rows) {
         f((const int32_t *)place(run, c->in[0], i), n, c->constants,
           (int32_t *)place(run, c->out[0], i));
     }
 }
 
-static void call_float_unary(const mf_call *c, mf_run run, size_t first, size_t rows,
+static void call_float_unary(const mf_call *c, const mf_run *run, size_t first, size_t rows,
                              float_unary_kernel f) {
     MF_EACH_ROW(c, n, i, first, rows) {
         f((const float *)place(run, c->in[0], i), n, (float *)place(run, c->out[0], i));
     }
 }
 
-static void call_float_binary(const mf_call *c, mf_run run, size_t first, size_t rows,
+static void call_float_binary(const mf_call *c, const mf_run *run, size_t first, size_t rows,
                               float_binary_kernel f) {
     MF_EACH_ROW(c, n, i, first, rows) {
         f((const float *)place(run, c->in[0], i), (const float *)place(run, c->in[1], i), n,
@@ -58,7 +58,7 @@ static void call_float_binary(const mf_call *c, mf_run run, size_t first, size_t
     }
 }
 
-static void call_piecewise(const mf_call *c, mf_run run, size_t first, size_t rows,
+static void call_piecewise(const mf_call *c, const mf_run *run, size_t first, size_t rows,
                            const mf_elementwise *e) {
     MF_EACH_ROW(c, n, i, first, rows) {
         e->piecewise((const int32_t *)place(run, c->in[0], i), n, &c->table,
@@ -66,7 +66,7 @@ static void call_piecewise(const mf_call *c, mf_run run, size_t first, size_t ro
     }
 }
 
-static void call_quantize(const mf_call *c, mf_run run, size_t first, size_t rows,
+static void call_quantize(const mf_call *c, const mf_run *run, size_t first, size_t rows,
                           const mf_elementwise *e) {
     MF_EACH_ROW(c, n, i, first, rows) {
         e->quantize((const int32_t *)place(run, c->in[0], i), n, c->mu, c->shift, c->bits,
@@ -74,7 +74,7 @@ static void call_quantize(const mf_call *c, mf_run run, size_t first, size_t row
     }
 }
 
-static void call_rescale(const mf_call *c, mf_run run, size_t first, size_t rows,
+static void call_rescale(const mf_call *c, const mf_run *run, size_t first, size_t rows,
                          const mf_elementwise *e) {
     const size_t together = c->joined ? rows : 1;
     for (size_t i = first; i < first + rows; i += together) {
@@ -90,7 +90,7 @@ static void call_rescale(const mf_call *c, mf_run run, size_t first, size_t rows
     }
 }
 
-static void call_delta_encode(const mf_call *c, mf_run run, size_t first, size_t rows,
+static void call_delta_encode(const mf_call *c, const mf_run *run, size_t first, size_t rows,
                               const mf_elementwise *e) {
     const size_t together = c->joined ? rows : 1;
     for (size_t i = first; i < first + rows; i += together) {
@@ -102,7 +102,7 @@ static void call_delta_encode(const mf_call *c, mf_run run, size_t first, size_t
     }
 }
 
-static void call_one_hot(const mf_call *c, mf_run run, size_t first, size_t rows) {
+static void call_one_hot(const mf_call *c, const mf_run *run, size_t first, size_t rows) {
     for (size_t i = first; i < first + rows; i++) {
         const void *x = place(run, c->in[0], i);
         void *out = place(run, c->out[0], i);
@@ -114,13 +114,13 @@ static void call_one_hot(const mf_call *c, mf_run run, size_t first, size_t rows
     }
 }
 
-static void call_copy(const mf_call *c, mf_run run, size_t first, size_t rows) {
+static void call_copy(const mf_call *c, const mf_run *run, size_t first, size_t rows) {
     for (size_t i = first; i < first + rows; i++) {
         memcpy(place(run, c->out[0], i), place(run, c->in[0], i), (size_t)c->size * c->item_bytes);
     }
 }
 
-static void call_gates(const mf_call *c, mf_run run, size_t first, size_t rows,
+static void call_gates(const mf_call *c, const mf_run *run, size_t first, size_t rows,
                        const mf_elementwise *e) {
     for (size_t i = first; i < first + rows; i++) {
         const int32_t *x = (const int32_t *)place(run, c->in[0], i);
@@ -135,7 +135,7 @@ static void call_gates(const mf_call *c, mf_run run, size_t first, size_t rows,
     }
 }
 
-static void call_kernel(const mf_call *c, mf_run run, size_t first, size_t rows,
+static void call_kernel(const mf_call *c, const mf_run *run, size_t first, size_t rows,
                         const mf_elementwise *e) {
     switch (c->kernel) {
     case MF_QUANTIZE: call_quantize(c, run, first, rows, e); break;
@@ -168,14 +168,14 @@ static void call_kernel(const mf_call *c, mf_run run, size_t first, size_t rows,
     }
 }
 
-static void trace_codes(const mf_call *c, mf_run run, size_t first, size_t rows) {
+static void trace_codes(const mf_call *c, const mf_run *run, size_t first, size_t rows) {
     const int delta = c->kernel == MF_DELTA_ENCODE;
     if (!delta && c->kernel != MF_LINEAR_I32 && c->kernel != MF_LINEAR_I64) {
         return;
     }
     const mf_place from = delta ? c->out[2] : c->in[0];
     for (size_t i = first; i < first + rows; i++) {
-        memcpy(run.trace->codes[c->site] + run.trace->rows[i] * c->in_size, place(run, from, i),
+        memcpy(run->trace->codes[c->site] + run->trace->rows[i] * c->in_size, place(run, from, i),
                c->in_size * sizeof(int16_t));
     }
 }
@@ -193,22 +193,22 @@ void mf_reset_stage(const mf_stage *stage, uint8_t *memory, size_t first, size_t
     }
 }
 
-void mf_run_stage(const mf_stage *stage, mf_run run, size_t first, size_t rows) {
+void mf_run_stage(const mf_stage *stage, const mf_run *run, size_t first, size_t rows) {
     const mf_elementwise *e = stage->kernels;
     const mf_call *ahead_end = stage->calls + stage->ahead, *end = ahead_end + stage->step;
     if (stage->once) {
-        mf_reset_stage(stage, run.memory, first, rows);
+        mf_reset_stage(stage, run->memory, first, rows);
     }
     for (const mf_call *c = stage->calls; c < ahead_end; c++) {
         call_kernel(c, run, first, rows, e);
-        if (run.trace) {
+        if (run->trace) {
             trace_codes(c, run, first, rows);
         }
     }
     for (size_t i = first; i < first + rows; i++) {
         for (const mf_call *c = ahead_end; c < end; c++) {
             call_kernel(c, run, i, 1, e);
-            if (run.trace) {
+            if (run->trace) {
                 trace_codes(c, run, i, 1);
             }
         }

@@ -124,7 +124,7 @@ typedef struct {
 size_t mf_product_scratch(const mf_product *p);
 
 /* Run a stage on the rows first ... first + rows - 1. */
-void mf_run_stage(const mf_stage *stage, mf_run run, size_t first, size_t rows);
+void mf_run_stage(const mf_stage *stage, const mf_run *run, size_t first, size_t rows);
 
 /* The carried values of those rows as they are before the first step. */
 void mf_reset_stage(const mf_stage *stage, uint8_t *memory, size_t first, size_t rows);
@@ -143,11 +143,11 @@ void mf_leave_fx_f64(const int32_t *fx, size_t n, double *y);
 void mf_leave_f32_f64(const float *x, size_t n, double *y);
 
 /* Products of rows (product.c). Strides are in elements. */
-void mf_product_linear_i32(const mf_call *c, mf_run run, size_t first, size_t rows);
-void mf_product_linear_i64(const mf_call *c, mf_run run, size_t first, size_t rows);
-void mf_product_linear_f32(const mf_call *c, mf_run run, size_t first, size_t rows);
-void mf_product_accumulate_i32(const mf_call *c, mf_run run, size_t first, size_t rows);
-void mf_product_accumulate_i64(const mf_call *c, mf_run run, size_t first, size_t rows);
+void mf_product_linear_i32(const mf_call *c, const mf_run *run, size_t first, size_t rows);
+void mf_product_linear_i64(const mf_call *c, const mf_run *run, size_t first, size_t rows);
+void mf_product_linear_f32(const mf_call *c, const mf_run *run, size_t first, size_t rows);
+void mf_product_accumulate_i32(const mf_call *c, const mf_run *run, size_t first, size_t rows);
+void mf_product_accumulate_i64(const mf_call *c, const mf_run *run, size_t first, size_t rows);
 
 #ifdef __cplusplus
 }

@@ -165,10 +165,10 @@ MF_WINDOWS(windows_i32, int16_t, int32_t, gather_i16, scatter_i32, mf_packed_lin
 MF_WINDOWS(windows_f32, float, float, gather_f32, scatter_f32, mf_packed_linear_f32)
 
 #define MF_AT(c, run, which, k, row, type)                                                         \
-    ((type *)(void *)((run).memory + (c)->which[k].offset + (row) * (c)->which[k].stride))
+    ((type *)(void *)((run)->memory + (c)->which[k].offset + (row) * (c)->which[k].stride))
 
-static void count_linear(const mf_call *c, mf_run run, size_t first, size_t rows, uint8_t *flags) {
-    mf_counts *counts = run.counts + c->site;
+static void count_linear(const mf_call *c, const mf_run *run, size_t first, size_t rows, uint8_t *flags) {
+    mf_counts *counts = run->counts + c->site;
     if (!c->skip_zeros) {
         count_all(c->product, counts, rows);
         return;
@@ -182,10 +182,10 @@ static void count_linear(const mf_call *c, mf_run run, size_t first, size_t rows
     }
 }
 
-void mf_product_linear_i32(const mf_call *c, mf_run run, size_t first, size_t rows) {
+void mf_product_linear_i32(const mf_call *c, const mf_run *run, size_t first, size_t rows) {
     const mf_product *p = c->product;
-    const mf_pieces s = pieces(p, run.scratch);
-    if (run.counts) {
+    const mf_pieces s = pieces(p, run->scratch);
+    if (run->counts) {
         count_linear(c, run, first, rows, s.flags);
     }
     const int16_t *x = MF_AT(c, run, in, 0, first, const int16_t);
@@ -211,10 +211,10 @@ void mf_product_linear_i32(const mf_call *c, mf_run run, size_t first, size_t ro
     }
 }
 
-void mf_product_linear_i64(const mf_call *c, mf_run run, size_t first, size_t rows) {
+void mf_product_linear_i64(const mf_call *c, const mf_run *run, size_t first, size_t rows) {
     const mf_product *p = c->product;
-    const mf_pieces s = pieces(p, run.scratch);
-    if (run.counts) {
+    const mf_pieces s = pieces(p, run->scratch);
+    if (run->counts) {
         count_linear(c, run, first, rows, s.flags);
     }
     for (size_t i = first; i < first + rows; i++) {
@@ -245,10 +245,10 @@ static void linear_nonzero_f32(const mf_product *p, const float *x, mf_pieces s,
     }
 }
 
-void mf_product_linear_f32(const mf_call *c, mf_run run, size_t first, size_t rows) {
+void mf_product_linear_f32(const mf_call *c, const mf_run *run, size_t first, size_t rows) {
     const mf_product *p = c->product;
-    const mf_pieces s = pieces(p, run.scratch);
-    if (run.counts) {
+    const mf_pieces s = pieces(p, run->scratch);
+    if (run->counts) {
         count_linear(c, run, first, rows, s.flags);
     }
     const float *x = MF_AT(c, run, in, 0, first, const float);
@@ -296,16 +296,16 @@ static void windows_accumulate(const mf_product *p, const int32_t *delta, mf_pie
     }
 }
 
-static void count_accumulate(const mf_call *c, mf_run run, size_t row, uint8_t *flags) {
-    if (run.counts) {
+static void count_accumulate(const mf_call *c, const mf_run *run, size_t row, uint8_t *flags) {
+    if (run->counts) {
         count_sent(c->product, MF_AT(c, run, in, 1, row, const uint8_t), (uint32_t)c->block, flags,
-                   run.counts + c->site);
+                   run->counts + c->site);
     }
 }
 
-void mf_product_accumulate_i32(const mf_call *c, mf_run run, size_t first, size_t rows) {
+void mf_product_accumulate_i32(const mf_call *c, const mf_run *run, size_t first, size_t rows) {
     const mf_product *p = c->product;
-    const mf_pieces s = pieces(p, run.scratch);
+    const mf_pieces s = pieces(p, run->scratch);
     for (size_t i = first; i < first + rows; i++) {
         const int32_t *delta = MF_AT(c, run, in, 0, i, const int32_t);
         const uint8_t *mask = MF_AT(c, run, in, 1, i, const uint8_t);
@@ -324,9 +324,9 @@ void mf_product_accumulate_i32(const mf_call *c, mf_run run, size_t first, size_
     }
 }
 
-void mf_product_accumulate_i64(const mf_call *c, mf_run run, size_t first, size_t rows) {
+void mf_product_accumulate_i64(const mf_call *c, const mf_run *run, size_t first, size_t rows) {
     const mf_product *p = c->product;
-    const mf_pieces s = pieces(p, run.scratch);
+    const mf_pieces s = pieces(p, run->scratch);
     for (size_t i = first; i < first + rows; i++) {
         const int32_t *delta = MF_AT(c, run, in, 0, i, const int32_t);
         const uint8_t *mask = MF_AT(c, run, in, 1, i, const uint8_t);

@@ -195,7 +195,7 @@ class Stream {
         const mf_run run = {memory_.data(), scratch_.data(), nullptr, nullptr};
         enter(plan, row_of(plan.x.place, run.memory, 0), x.data(), plan.x.size, x.wide());
         for (const mf_stage &stage : plan.stages) {
-            mf_run_stage(&stage, run, 0, 1);
+            mf_run_stage(&stage, &run, 0, 1);
         }
         leave(plan, row_of(plan.y.place, run.memory, 0), out.data(), plan.y.size, out.wide());
     }
@@ -213,9 +213,9 @@ class Stream {
             }
             for (const mf_stage &stage : plan.stages) {
                 if (!stage.once) {
-                    mf_run_stage(&stage, run, 0, rows);
+                    mf_run_stage(&stage, &run, 0, rows);
                 } else if (t + rows == steps) {
-                    mf_run_stage(&stage, run, rows - 1, 1);
+                    mf_run_stage(&stage, &run, rows - 1, 1);
                 }
             }
             for (size_t i = plan.per_step ? 0 : rows - 1; i < rows; i++) {

@@ -491,7 +491,7 @@ static uint8_t *run_calls(fuzz_case *f, size_t count, size_t ahead) {
     run.memory = memory;
     run.scratch = allocate(scratch);
     run.counts = below(2) ? f->counts : NULL;
-    mf_run_stage(&stage, run, 0, f->rows);
+    mf_run_stage(&stage, &run, 0, f->rows);
     free(run.scratch);
     return memory;
 }
