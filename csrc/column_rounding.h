@@ -43,6 +43,13 @@ enum { MF_SUM_LANES = 64, MF_SUM_BLOCKS = 64 };
 void mf_step_errors(const double *values, const double *weights, size_t n, const double *sizes,
                     size_t count, int top, int odd, double *errors);
 
+/* The same on CPUs with AVX2. */
+void mf_avx2_round_columns(const mf_column_chunk *chunk, double *values, double *changes);
+void mf_avx2_descend_columns(const mf_column_chunk *chunk, const double *pulls, const double *own,
+                             double *values, double *changes);
+void mf_avx2_step_errors(const double *values, const double *weights, size_t n, const double *sizes,
+                         size_t count, int top, int odd, double *errors);
+
 #ifdef __cplusplus
 }
 #endif

@@ -46,6 +46,15 @@ def pack_codes(part: Part) -> Array:
     Raises:
         ValueError: a code is not on the part's grid.
     """
+    return pack_bits(code_numbers(part).ravel(), part.bits)
+
+
+def code_numbers(part: Part) -> Array:
+    """The number under which each code of an integer part is stored, int64 of the shape of the codes.
+
+    Raises:
+        ValueError: a code is not on the part's grid.
+    """
     rows = part.codes.shape[0]
     codes, factors = (a.reshape(rows, -1) for a in (part.codes, part.group_factors()))
     levels = codes // factors
@@ -62,7 +71,7 @@ def pack_codes(part: Part) -> Array:
         back = _looked_up(numbers, table)
     if not np.array_equal(back * factors, codes):
         raise ValueError(f"a code is not on the {part.grid.kind} grid of {part.bits} bits")
-    return pack_bits(numbers.ravel(), part.bits)
+    return np.asarray(numbers, np.int64).reshape(part.codes.shape)
 
 
 def unpack_codes(packed: Array, shape: tuple[int, ...], bits: int, grid: Grid) -> Array:

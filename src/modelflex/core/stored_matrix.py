@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modelflex.core.bits import pack_bits, pack_codes, unpack_bits
+from modelflex.core.bits import code_numbers, pack_bits, pack_codes
 from modelflex.core.fixed import Array
 from modelflex.core.layout import SPARSE
 from modelflex.core.part import FLOAT_BITS, MULTIPLIER_BITS, Part
@@ -118,8 +118,7 @@ def stored_matrix(product: Product, *, skip_zeros: bool = False) -> StoredMatrix
 
 def _columns_first(part: Part) -> Array:
     """The packed codes of a dense or circulant part with its first two axes exchanged."""
-    numbers = unpack_bits(pack_codes(part), part.codes.size, part.bits).reshape(part.codes.shape)
-    return pack_bits(numbers.swapaxes(0, 1).ravel(), part.bits)
+    return pack_bits(code_numbers(part).swapaxes(0, 1).ravel(), part.bits)
 
 
 def _places(part: Part, layout: str, inputs: int) -> tuple[int, int, int]:
