@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -267,3 +270,36 @@ def test_a_name_that_was_changed_is_said(
     with pytest.raises(SystemExit):
         main(["export", str(tmp_path / "best"), "--out", str(tmp_path / "c")])
     assert "name: my_weights_net, as the model's is no prefix of C" in capsys.readouterr().out
+
+
+def test_the_same_bytes_in_another_process(exported: Path, tmp_path: Path) -> None:
+    """Of both forms, whatever the hash seed, locale, working folder, time zone and number of threads are."""
+    forms = ["c99", *(["onnx"] if find_spec("onnx") else [])]
+    found = []
+    for number, (seed, language) in enumerate(
+        (("1", "C"), ("77", "C.UTF-8"), ("2", "tr_TR.UTF-8"))
+    ):
+        folder = tmp_path / str(number) / "ü"
+        folder.mkdir(parents=True)
+        variables = {
+            "PYTHONHASHSEED": seed,
+            "LC_ALL": language,
+            "LANG": language,
+            "TZ": f"UTC{number}",
+            "OMP_NUM_THREADS": str(1 + number % 2),
+            "OPENBLAS_NUM_THREADS": str(1 + number % 2),
+        }
+        for form in forms:
+            command = [sys.executable, "-m", "modelflex", "export", str(exported / "best")]
+            command += ["--format", form, "--out", form]
+            subprocess.run(
+                command,
+                cwd=folder,
+                env=os.environ | variables,
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
+        files = sorted(p for p in folder.rglob("*") if p.is_file())
+        found.append({str(p.relative_to(folder)): p.read_bytes() for p in files})
+    assert len(found[0]) > 10
+    assert found[0] == found[1] == found[2]
