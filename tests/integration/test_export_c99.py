@@ -272,13 +272,14 @@ def test_a_name_that_was_changed_is_said(
     assert "name: my_weights_net, as the model's is no prefix of C" in capsys.readouterr().out
 
 
+RUN = "from modelflex.cli import main; main()"
+
+
 def test_the_same_bytes_in_another_process(exported: Path, tmp_path: Path) -> None:
     """Of both forms, whatever the hash seed, locale, working folder, time zone and number of threads are."""
     forms = ["c99", *(["onnx"] if find_spec("onnx") else [])]
     found = []
-    for number, (seed, language) in enumerate(
-        (("1", "C"), ("77", "C.UTF-8"), ("2", "tr_TR.UTF-8"))
-    ):
+    for number, (seed, language) in enumerate((("1", "C"), ("77", "tr_TR.UTF-8"))):
         folder = tmp_path / str(number) / "ü"
         folder.mkdir(parents=True)
         variables = {
@@ -290,7 +291,7 @@ def test_the_same_bytes_in_another_process(exported: Path, tmp_path: Path) -> No
             "OPENBLAS_NUM_THREADS": str(1 + number % 2),
         }
         for form in forms:
-            command = [sys.executable, "-m", "modelflex", "export", str(exported / "best")]
+            command = [sys.executable, "-c", RUN, "export", str(exported / "best")]
             command += ["--format", form, "--out", form]
             subprocess.run(
                 command,
@@ -302,4 +303,4 @@ def test_the_same_bytes_in_another_process(exported: Path, tmp_path: Path) -> No
         files = sorted(p for p in folder.rglob("*") if p.is_file())
         found.append({str(p.relative_to(folder)): p.read_bytes() for p in files})
     assert len(found[0]) > 10
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1]

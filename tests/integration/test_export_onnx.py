@@ -66,3 +66,16 @@ def test_refusals_are_one_line(
     message = one_line(capsys, "export", str(saved), "--format", "onnx", "--out", "out.onnx")
     assert "pip install 'modelflex[onnx]'" in message
     assert taken.read_bytes() == b"something else"
+
+
+def test_a_whole_sequence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, model in (("floats", random_case(4).model), ("codes", random_case(4).made.model)):
+        save_artefact(model, tmp_path / name, recipe=None, provenance={})
+    command = ["export", "--format", "onnx-sequence", "--out", str(tmp_path / "s.onnx")]
+    with pytest.raises(SystemExit) as stop:
+        main([*command, str(tmp_path / "floats"), "--name", "net"])
+    assert stop.value.code == 0
+    assert "of the interpreter over 64 steps" in capsys.readouterr().out
+    message = one_line(capsys, *command, str(tmp_path / "codes"))
+    assert "computes in integers" in message
+    assert message.endswith("write the step form: --format onnx")

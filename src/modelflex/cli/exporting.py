@@ -33,16 +33,19 @@ def export(
             help="Folder for the code, or a file (.onnx); an earlier export is replaced.",
         ),
     ],
-    form: Annotated[str, typer.Option("--format", help="c99 or onnx.")] = "c99",
+    form: Annotated[
+        str, typer.Option("--format", help="c99, onnx (a step) or onnx-sequence (floats).")
+    ] = "c99",
     name: Annotated[
         str | None, typer.Option(help="What symbols and files begin with (the model's name).")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a model as self-contained C99, or as an ONNX graph of one step.
+    """Write a model as self-contained C99, or as an ONNX graph.
 
     C99: no heap, no recursion, no library but libm for floats; the folder holds a self-test (`make
-    test`), and the model for `modelflex validate`. ONNX: state in and out, checked with onnxruntime.
+    test`), and the model for `modelflex validate`. ONNX: one step, or (uncompressed models) all
+    steps by ONNX's LSTM and GRU; state in and out, checked with onnxruntime.
     """
     written = pipeline.export_model(model, out, form, name)
     if as_json:

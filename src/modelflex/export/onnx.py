@@ -1,8 +1,9 @@
-"""Export to ONNX: one time step as a file, its state explicit, bit for bit what the interpreter gives."""
+"""Export to ONNX: one time step, bit for bit what the interpreter gives, or floats over all steps."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,12 +12,13 @@ import numpy as np
 from modelflex.core.files import looking_at, replacing
 from modelflex.core.fixed import Array
 from modelflex.core.model import Model
-from modelflex.core.program import build_program
+from modelflex.core.program import Program, build_program
 from modelflex.errors import UserError
 from modelflex.export.golden import TOLERANCE
 from modelflex.export.names import given_symbol, symbol
 from modelflex.export.onnx_check import check_onnx
 from modelflex.export.onnx_graph import Node, OnnxGraph, Port
+from modelflex.export.onnx_sequence import sequence_graph
 from modelflex.export.onnx_step import step_graph
 
 SCHEMA: Final = "modelflex.onnx/1"
@@ -42,11 +44,26 @@ def export_onnx(model: Model, path: Path, name: str | None = None) -> dict[str, 
         UserError: the package onnx is missing, `path` holds something else than an earlier export or
             can't be written, the model can't be said in ONNX, or onnxruntime gives other results.
     """
+    return _export(step_graph, model, path, name)
+
+
+def export_onnx_sequence(model: Model, path: Path, name: str | None = None) -> dict[str, Any]:
+    """The same with any number of steps at once, by ONNX's own LSTM and GRU: float models only.
+
+    Raises:
+        UserError: as `export_onnx`; a compressed model, or a layer that has no form over steps.
+    """
+    return _export(sequence_graph, model, path, name)
+
+
+def _export(
+    make: Callable[[Model, Program], OnnxGraph], model: Model, path: Path, name: str | None
+) -> dict[str, Any]:
     name = symbol(model.name) if name is None else given_symbol(name)
     path = path if path.suffix == ".onnx" else path / f"{name}.onnx"
     _check_replaceable(_package(), path)
     program = build_program(model)
-    graph = step_graph(model, program)
+    graph = make(model, program)
     content = onnx_file(graph, name)
     checked = check_onnx(content, graph, model, program)
     with replacing(path) as temporary:
@@ -96,7 +113,7 @@ def _check_replaceable(onnx: Any, path: Path) -> None:
 
 
 def _described(port: Port) -> dict[str, Any]:
-    entry = {"name": port.name, "type": port.dtype.name, "shape": [1, port.size]}
+    entry = {"name": port.name, "type": port.dtype.name, "shape": port.shape}
     return entry | ({} if port.slot is None else {"state": port.slot}) | {"meaning": port.meaning}
 
 
@@ -137,7 +154,7 @@ def onnx_file(graph: OnnxGraph, name: str) -> bytes:
 
 def _port(onnx: Any, port: Port) -> Any:
     kind = onnx.helper.np_dtype_to_tensor_dtype(port.dtype)
-    return onnx.helper.make_tensor_value_info(port.name, kind, [1, port.size], port.meaning)
+    return onnx.helper.make_tensor_value_info(port.name, kind, port.shape, port.meaning)
 
 
 def _tensor(onnx: Any, name: str, array: Array) -> Any:
@@ -148,7 +165,7 @@ def _tensor(onnx: Any, name: str, array: Array) -> Any:
 
 def _node(onnx: Any, node: Node) -> Any:
     attrs = {key: _attribute(onnx, value) for key, value in node.attrs.items()}
-    return onnx.helper.make_node(node.kind, node.inputs, [node.output], **attrs)
+    return onnx.helper.make_node(node.kind, node.inputs, node.outputs, **attrs)
 
 
 def _attribute(onnx: Any, value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,17 +16,17 @@ _SMALLEST: Final = (np.int8, np.uint8, np.int16, np.uint16, np.int32, np.int64)
 
 @dataclass(frozen=True, eq=False)
 class Node:
-    """An operator with one result; a `np.dtype` among `attrs` is an ONNX type, an array a tensor."""
+    """An operator; a `np.dtype` among `attrs` is an ONNX type, an array a tensor."""
 
     kind: str
     inputs: tuple[str, ...]
-    output: str
+    outputs: tuple[str, ...]
     attrs: Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
 class Port:
-    """A named input or output of the graph: a tensor [1, size].
+    """A named input or output of the graph: a tensor [1, size], or [steps, size] of any number of steps.
 
     Attributes:
         slot: the state slot behind it, as "stage.slot"; None for x and y.
@@ -38,6 +38,12 @@ class Port:
     size: int
     slot: str | None
     meaning: str
+    steps: bool = False
+
+    @property
+    def shape(self) -> list[int | str]:
+        """[1, size], with the name of the number of steps where that is free."""
+        return ["steps" if self.steps else 1, self.size]
 
 
 class OnnxGraph:
@@ -52,9 +58,14 @@ class OnnxGraph:
 
     def node(self, kind: str, *inputs: str, output: str = "", **attrs: Any) -> str:
         """Append an operator; the name of its result."""
-        name = output or f"v.{len(self.nodes)}"
-        self.nodes.append(Node(kind, inputs, name, attrs))
-        return name
+        return self.several(kind, inputs, [output or f"v.{len(self.nodes)}"], **attrs)[0]
+
+    def several(
+        self, kind: str, inputs: Sequence[str], outputs: Sequence[str], **attrs: Any
+    ) -> Sequence[str]:
+        """Append an operator of some results of these names; they."""
+        self.nodes.append(Node(kind, tuple(inputs), tuple(outputs), attrs))
+        return outputs
 
     def literal(self, values: Any, dtype: Any = np.int64) -> str:
         """A constant in just this type; equal ones are stored once."""

@@ -31,7 +31,7 @@ def step_graph(model: Model, program: Program) -> OnnxGraph:
         UserError: a primitive that is not known, or sums that may be too large.
     """
     graph = OnnxGraph()
-    value, names = _input(graph, model, program), {"x", "y"}
+    value, names = input_value(graph, model, program), {"x", "y"}
     for stage in program.stages:
         value = _stage(graph, program, stage, value, names)
     if program.numeric == "integer":
@@ -49,16 +49,18 @@ def _real(program: Program) -> np.dtype[Any]:
     return np.dtype(np.float64 if program.numeric == "integer" else np.float32)
 
 
-def _input(graph: OnnxGraph, model: Model, program: Program) -> str:
-    """x as fx or float32; sat(rint(x·2¹⁶)) in integer programs."""
+def input_value(graph: OnnxGraph, model: Model, program: Program, steps: bool = False) -> str:
+    """The port x, and x as fx or float32; sat(rint(x·2¹⁶)) in integer programs."""
     symbols, integer = input_symbols(model), program.numeric == "integer"
     if symbols is not None:
         meaning = f"number of a symbol, 0 to {symbols - 1}"
-        graph.inputs.append(Port("x", np.dtype(np.int64), 1, None, meaning))
+        graph.inputs.append(Port("x", np.dtype(np.int64), 1, None, meaning, steps))
         if not integer:
             return graph.cast("x", np.float32)
         return graph.saturate(graph.node("Mul", "x", graph.literal(FX_ONE)))
-    graph.inputs.append(Port("x", _real(program), model.inputs, None, "features, real values"))
+    graph.inputs.append(
+        Port("x", _real(program), model.inputs, None, "features, real values", steps)
+    )
     if not integer:
         return "x"
     raised = graph.node("Mul", "x", graph.literal(FX_ONE, np.float64))
@@ -73,7 +75,7 @@ def _stage(graph: OnnxGraph, program: Program, stage: Stage, x: str, names: set[
     ports: dict[str, Port] = {}
     for slot in traced.state:
         if stage.mode == "step":
-            port = ports[slot.name] = _port(stage, traced, slot, names)
+            port = ports[slot.name] = state_port(stage, traced, slot, names)
             graph.inputs.append(port)
             values[slot.read] = _offset(graph, "Add", _widened(graph, port), slot)
         else:
@@ -94,7 +96,8 @@ def _stage(graph: OnnxGraph, program: Program, stage: Stage, x: str, names: set[
     return values[traced.outputs["y"]]
 
 
-def _port(stage: Stage, traced: Graph, slot: StateSlot, names: set[str]) -> Port:
+def state_port(stage: Stage, traced: Graph, slot: StateSlot, names: set[str]) -> Port:
+    """The port of a carried value; its name and NAME_next are new among `names`, and taken then."""
     kind = traced.values[slot.read]
     full = slot.name if slot.name.startswith(f"{stage.name}.") else f"{stage.name}.{slot.name}"
     made = member(full)

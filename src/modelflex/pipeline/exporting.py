@@ -12,7 +12,7 @@ from modelflex.core.model import Model
 from modelflex.errors import UserError, nearest
 from modelflex.export.c99 import MODEL, VALIDATION, export_c99
 from modelflex.export.c99_validate import Validation, check_folder, validate_c99
-from modelflex.export.onnx import export_onnx
+from modelflex.export.onnx import export_onnx, export_onnx_sequence
 from modelflex.importers.data import check_task, load_sequences
 from modelflex.importers.models import load_model
 from modelflex.report.validation import render_validation
@@ -20,6 +20,7 @@ from modelflex.report.validation import render_validation
 EXPORTS: Final[Mapping[str, Callable[[Model, Path, str | None], Mapping[str, Any]]]] = {
     "c99": export_c99,
     "onnx": export_onnx,
+    "onnx-sequence": export_onnx_sequence,
 }
 """Format → what writes a model into a folder or file and says what it wrote."""
 

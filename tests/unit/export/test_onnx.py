@@ -25,10 +25,11 @@ from modelflex.errors import UserError
 from modelflex.execute.interpret import Interpreter
 from modelflex.export import onnx as exported
 from modelflex.export.golden import step_outputs
-from modelflex.export.onnx import export_onnx, onnx_file
+from modelflex.export.onnx import export_onnx, export_onnx_sequence, onnx_file
 from modelflex.export.onnx_check import check_onnx, run_onnx
 from modelflex.export.onnx_graph import OnnxGraph, Port
 from modelflex.export.onnx_ops import write_op
+from modelflex.export.onnx_sequence import sequence_graph
 from modelflex.export.onnx_step import step_graph
 from modelflex.registry import LAYERS
 from modelflex.testing.generators import (
@@ -116,6 +117,52 @@ def test_operators_mean_the_same_elsewhere() -> None:
         np.testing.assert_array_equal(made[0], y)
         feed = {port.name: value for port, value in zip(graph.inputs[1:], after, strict=True)}
         x = x[1:]
+
+
+# --- whole sequences -------------------------------------------------------------------------------
+@settings(max_examples=15)
+@given(seed=st.integers(0, 10**6), reads=st.sampled_from(("last", "every")))
+def test_lstm_and_gru_over_all_steps(seed: int, reads: str) -> None:
+    rng = np.random.default_rng(seed)
+    kinds = [("lstm", "gru")[int(k)] for k in rng.integers(0, 2, 1 + seed % 3)]
+    model = random_model(rng, kinds, inputs=5, units=6, reads=reads)
+    program = build_program(model)
+    graph, x = sequence_graph(model, program), walk(model, seed)
+    made = [node.kind for node in graph.nodes if node.kind in ("LSTM", "GRU")]
+    assert made == [kind.upper() for kind in kinds]
+    y, state = run_onnx(onnx_file(graph, "network"), graph, x)
+    data = Sequences(x, np.array([x.shape[0]]))
+    wanted = step_outputs(program, data)
+    if reads == "last":
+        wanted = wanted[[STEPS // 3 - 1, STEPS - 1]]
+    np.testing.assert_allclose(y, wanted, rtol=FLOAT_TOLERANCE, atol=FLOAT_TOLERANCE)
+    steps = step_graph(model, program)
+    after = run_onnx(onnx_file(steps, "network"), steps, x)[1]
+    assert state.keys() == after.keys()
+    for name, value in state.items():
+        np.testing.assert_allclose(value, after[name], atol=FLOAT_TOLERANCE)
+    assert [p.name for p in graph.outputs] == [p.name for p in steps.outputs]
+
+
+@pytest.mark.parametrize("kind", ["dense", "relu", "embedding", "one_hot"])
+def test_layers_that_read_one_step_work_on_all(kind: str, tmp_path: Path) -> None:
+    model, _ = layer_model(kind, 0)
+    report = export_onnx_sequence(model, tmp_path)
+    assert report["inputs"][0]["shape"] == ["steps", model.inputs]
+    assert report["outputs"][0]["shape"] == ["steps", 4]
+    assert report["checked"]["steps"] == 64
+
+
+@pytest.mark.parametrize("kind", ["conv1d", "conv2d"])
+def test_layers_without_a_form_over_steps_are_refused(kind: str, tmp_path: Path) -> None:
+    model, _ = layer_model(kind, 0)
+    with pytest.raises(UserError, match=rf"\({kind}\) has no form over .*--format onnx$"):
+        export_onnx_sequence(model, tmp_path)
+
+
+def test_integers_have_no_operators_over_steps(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"computes in integers.*--format onnx$"):
+        export_onnx_sequence(random_case(4).made.model, tmp_path)
 
 
 # --- parts -----------------------------------------------------------------------------------------
@@ -263,7 +310,7 @@ def test_a_difference_is_found() -> None:
     model = random_case(4).made.model
     program = build_program(model)
     graph = step_graph(model, program)
-    name = next(n.inputs[1] for n in graph.nodes if n.output == "y")
+    name = next(n.inputs[1] for n in graph.nodes if n.outputs == ("y",))
     graph.initialisers[name] = graph.initialisers[name] * 2
     with pytest.raises(UserError, match="other results than the interpreter at step"):
         check_onnx(onnx_file(graph, "m"), graph, model, program)
