@@ -4,33 +4,17 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
-#include <cstdlib>
-#include <memory>
-#include <new>
 #include <optional>
 #include <stdexcept>
 #include <string>
 
 #include "native_arrays.h"
-#include "native_matrix.h"
+#include "native_plan.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace {
-
-struct Free {
-    void operator()(void *memory) const { std::free(memory); }
-};
-using Memory = std::unique_ptr<void, Free>;
-
-Memory aligned_memory(size_t bytes) {
-    void *memory = std::aligned_alloc(64, (bytes + 63) / 64 * 64 + 64);
-    if (!memory) {
-        throw std::bad_alloc();
-    }
-    return Memory(memory);
-}
 
 // Packed weights and their scratch; empty where there is no fast product.
 struct Packed {
@@ -39,9 +23,9 @@ struct Packed {
     Packed(const mf_matrix &m, int x_bits) {
         require(x_bits >= 2 && x_bits <= 16, "x_bits must be from 2 to 16");
         if (const size_t bytes = mf_packed_bytes(&m, x_bits)) {
-            weights = aligned_memory(bytes);
-            mf_pack(&m, x_bits, weights.get());
-            scratch = aligned_memory(mf_packed_scratch(weights.get()));
+            weights = Memory(bytes);
+            mf_pack(&m, x_bits, weights.data());
+            scratch = Memory(mf_packed_scratch(weights.data()));
         }
     }
 };
@@ -55,11 +39,11 @@ bool packed_linear(nb::handle stored, int x_bits, const Array<const int16_t> &x,
             "out must be [steps, outputs]");
     require(!bias || bias->size() == m.out, "bias must have one entry for each output");
     const Packed packed(m, x_bits);
-    if (packed.weights) {
-        mf_packed_linear(packed.weights.get(), x.data(), m.inputs, x.shape(0),
-                         bias ? bias->data() : nullptr, out.data(), m.out, packed.scratch.get());
+    if (packed.weights.data()) {
+        mf_packed_linear(packed.weights.data(), x.data(), m.inputs, x.shape(0),
+                         bias ? bias->data() : nullptr, out.data(), m.out, packed.scratch.data());
     }
-    return packed.weights != nullptr;
+    return packed.weights.data() != nullptr;
 }
 
 bool packed_accumulate(nb::handle stored, int x_bits, const Array<const int32_t> &delta,
@@ -76,11 +60,11 @@ bool packed_accumulate(nb::handle stored, int x_bits, const Array<const int32_t>
         require(delta.data()[i] > -65536 && delta.data()[i] < 65536, "delta has at most 17 bits");
     }
     const Packed packed(m, x_bits);
-    if (packed.weights) {
-        mf_packed_accumulate(packed.weights.get(), delta.data(), mask.data(), mask_block,
-                             total.data(), packed.scratch.get());
+    if (packed.weights.data()) {
+        mf_packed_accumulate(packed.weights.data(), delta.data(), mask.data(), mask_block,
+                             total.data(), packed.scratch.data());
     }
-    return packed.weights != nullptr;
+    return packed.weights.data() != nullptr;
 }
 
 void packed_linear_f32(const Array<const float> &w, const Array<const float> &x,
@@ -91,9 +75,9 @@ void packed_linear_f32(const Array<const float> &w, const Array<const float> &x,
             "out must be [steps, outputs]");
     require(!bias || bias->size() == w.shape(0), "bias must have one entry for each output");
     const auto rows = static_cast<uint32_t>(w.shape(0)), inputs = static_cast<uint32_t>(w.shape(1));
-    const Memory packed = aligned_memory(mf_packed_f32_bytes(rows, inputs));
-    mf_pack_f32(w.data(), rows, inputs, packed.get());
-    mf_packed_linear_f32(packed.get(), x.data(), inputs, x.shape(0), bias ? bias->data() : nullptr,
+    const Memory packed = Memory(mf_packed_f32_bytes(rows, inputs));
+    mf_pack_f32(w.data(), rows, inputs, packed.data());
+    mf_packed_linear_f32(packed.data(), x.data(), inputs, x.shape(0), bias ? bias->data() : nullptr,
                          out.data(), rows, nullptr);
 }
 

@@ -345,9 +345,10 @@ static int too_many(const mf_packed *p, const int32_t *rest) {
 /* Takes what the whole product can of the differences; returns whether something is left in `rest`. */
 static int32_t take(const mf_packed *p, const int32_t *from, int32_t *rest, int16_t *now) {
     const int32_t high = p->format == MF_CODES16 ? 32767 : p->format == MF_CIRCULANT ? 255 : 127;
+    const int32_t low = high == 127 ? -128 : -high; /* as codes of 8 bits may be */
     int32_t left = 0;
     for (uint32_t j = 0; j < p->columns; j++) {
-        const int32_t part = clamp(from[j], -high, high);
+        const int32_t part = clamp(from[j], low, high);
         now[j] = (int16_t)part;
         rest[j] = from[j] - part;
         left |= rest[j];

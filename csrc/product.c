@@ -133,6 +133,7 @@ MF_IS_FEW(few_f32, float)
     }
 
 MF_GATHER(gather_i16, int16_t)
+MF_GATHER(gather_i32, int32_t)
 MF_GATHER(gather_f32, float)
 
 /* Results of positions, one row a position, into [out][positions]. */
@@ -275,11 +276,10 @@ void mf_product_linear_f32(const mf_call *c, const mf_run *run, size_t first, si
 static void windows_accumulate(const mf_product *p, const int32_t *delta, mf_pieces s,
                                int32_t *total) {
     int32_t *seen = (int32_t *)s.seen, *found = (int32_t *)s.found;
-    const int32_t *tap = p->taps;
     for (uint32_t k = 0; k < p->positions; k++) {
         uint8_t any = 0;
-        for (uint32_t i = 0; i < p->inputs; i++, tap++) {
-            seen[i] = *tap < 0 ? 0 : delta[*tap];
+        gather_i32(p, delta, k, 1, seen);
+        for (uint32_t i = 0; i < p->inputs; i++) {
             s.flags[i] = seen[i] != 0;
             any |= s.flags[i];
         }

@@ -51,6 +51,9 @@ KERNELS: Final[Mapping[str, str]] = {
 }
 """All kernels that a plan may call, with what they read, make, and take as `attrs`."""
 
+_GATHERING = ("linear_i", "accumulate")
+"""Kernels that gather what a window sees before they multiply it; those of floats read it where it is."""
+
 
 @dataclass(frozen=True)
 class Buffer:
@@ -199,9 +202,23 @@ class Plan:
         return self._extent("scratch")
 
     @property
+    def seen_bytes(self) -> int:
+        """Bytes in which the reference kernels gather what a window sees; 0 where nothing has windows."""
+        found = [0]
+        for call in self.calls:
+            product = self.products.get(call.site or "")
+            windowed = product is not None and product.windows is not None
+            if product is not None and windowed and call.kernel.startswith(_GATHERING):
+                item = ITEM_BYTES[self.buffers[call.inputs[0].buffer].dtype]
+                found.append(product.geometry.inputs * item)
+        return -(-max(found) // self.alignment) * self.alignment
+
+    @property
     def ram_bytes(self) -> int:
-        """Bytes that a stream needs: carried state and scratch; all rows where they are several."""
-        return self.state_bytes + self.scratch_bytes
+        """Bytes that a stream needs: carried state, scratch, and what a window sees; all rows where they
+        are several.
+        """
+        return self.state_bytes + self.scratch_bytes + self.seen_bytes
 
     def _extent(self, space: str) -> int:
         end = max((b.offset + b.nbytes for b in self.buffers if b.space == space), default=0)

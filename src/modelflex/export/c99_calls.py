@@ -42,7 +42,6 @@ class CallPrinter:
         kernels: the prefix of all kernels.
         matrices: definitions of matrices and tables, in the order of their first use.
         headers: of the kernels that are called.
-        seen_bytes: scratch memory that gathers what a window sees.
     """
 
     def __init__(self, plan: Plan, symbol: str) -> None:
@@ -50,7 +49,6 @@ class CallPrinter:
         self.constants = Constants(symbol)
         self.matrices: dict[str, str] = {}
         self.headers: set[str] = set()
-        self.seen_bytes = 0
         self._members: dict[int, str] = {}
         self._stored: dict[str, str] = {}
         self._tables: dict[str, str] = {}
@@ -132,7 +130,6 @@ class CallPrinter:
             return f"accumulate_{width}", (matrix, self.at(x), *mask, out)
         taps = self._taps(product), product.positions
         kind = self.plan.buffers[x.buffer].dtype
-        self.seen_bytes = max(self.seen_bytes, product.geometry.inputs * ITEM_BYTES[kind])
         seen = f"m->seen.{MEMBERS[kind]}"
         made = (matrix, *taps, self.at(x), seen, *(() if bias is None else (bias,)), out)
         return f"{base}_windows_{width}", made

@@ -33,9 +33,8 @@ class Sizes:
 def sizes(printer: CallPrinter) -> Sizes:
     """The sizes; all calls must have been printed."""
     state = _round(sum(buffer.nbytes for _, buffer in printer.state()))
-    seen = _round(printer.seen_bytes)
     scratch = max(_round(printer.plan.scratch_bytes), ALIGNMENT)
-    return Sizes(printer.constants.nbytes, state + seen + scratch, state)
+    return Sizes(printer.constants.nbytes, state + printer.plan.seen_bytes + scratch, state)
 
 
 def _round(nbytes: int) -> int:
@@ -135,8 +134,8 @@ def _instance(printer: CallPrinter) -> str:
         for name, buffer in printer.state():
             lines.append(f"        {C_TYPES[buffer.dtype]} {name}[{buffer.size}];")
         lines.append("    } state;")
-    if printer.seen_bytes:
-        lines += _union("seen", ("int32", "int16"), _round(printer.seen_bytes))
+    if printer.plan.seen_bytes:
+        lines += _union("seen", ("int32", "int16"), printer.plan.seen_bytes)
     used = {b.dtype for b in printer.plan.buffers if b.space == "scratch"} | {"int64"}
     scratch = max(_round(printer.plan.scratch_bytes), ALIGNMENT)
     lines += _union("scratch", [dtype for dtype in MEMBERS if dtype in used], scratch)

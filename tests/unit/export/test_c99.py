@@ -208,7 +208,7 @@ def test_stated_sizes_are_those_of_the_plan(case: Case) -> None:
     plan = make_plan(build_program(case.made.model), alignment=8)
     _, manifest = make_files(case.made.model)
     found = manifest["bytes"]
-    # Equal arrays are stored once; no product of this case is windowed.
+    # Equal arrays are stored once.
     assert 0.8 * plan.flash_bytes <= found["flash"] <= plan.flash_bytes
     assert plan.ram_bytes - 8 * len(plan.buffers) <= found["ram"] <= plan.ram_bytes
 
