@@ -16,20 +16,6 @@ static int32_t prepare_8(const mf_packed *p, const int16_t *x, uint8_t *prepared
     return mf_prepare_8(p, x, prepared, p->offset);
 }
 
-/* The lane is a constant, which the instruction wants as a literal. */
-MF_INLINE int32x4_t dot(int32x4_t sum, int8x16_t w, int8x16_t x, int lane) {
-    switch (lane) {
-    case 0:
-        return vdotq_laneq_s32(sum, w, x, 0);
-    case 1:
-        return vdotq_laneq_s32(sum, w, x, 1);
-    case 2:
-        return vdotq_laneq_s32(sum, w, x, 2);
-    default:
-        return vdotq_laneq_s32(sum, w, x, 3);
-    }
-}
-
 /* The bytes of plane i, a constant too. */
 MF_INLINE int8x16_t plane(uint8x16_t v, int bits, int i) {
 #define SHIFTED(n)                                                                                 \
@@ -90,29 +76,10 @@ MF_INLINE void multiply_vectors(const uint8_t *w, const uint8_t *x, size_t strid
                 }
                 MF_UNROLL
                 for (int s = 0; s < steps; s++) {
-                    sum[h * steps + s] = dot(sum[h * steps + s], code, in[s][lane / 4], lane % 4);
+                    sum[h * steps + s] = mf_neon_dot(sum[h * steps + s], code, in[s][lane / 4], lane % 4);
                 }
             }
         }
-    }
-}
-
-/* The sums of four rows into their places. */
-MF_INLINE void store_rows(const mf_packed *p, const mf_steps *steps, size_t step, size_t row,
-                          int32x4_t sum, kind how) {
-    int32_t *to = steps->acc + step * steps->acc_stride + row, some[4];
-    const int32_t *bias = steps->bias ? steps->bias + row : NULL;
-    if (how == AFFINE) {
-        sum = vshlq_s32(sum, vdupq_n_s32(p->scale >> 1)); /* scale is 1 or 2 */
-    }
-    sum = vaddq_s32(sum, vdupq_n_s32(steps->correction[step]));
-    if (row + 4 <= p->rows) {
-        vst1q_s32(to, bias ? vaddq_s32(sum, vld1q_s32(bias)) : sum);
-        return;
-    }
-    vst1q_s32(some, sum);
-    for (size_t i = 0; row + i < p->rows; i++) {
-        to[i] = some[i] + (bias ? bias[i] : 0);
     }
 }
 
@@ -149,7 +116,9 @@ MF_INLINE void multiply_panel(const mf_packed *p, const mf_steps *steps, size_t 
     for (int i = 0; i < 2 * tiles * count; i++) {
         const size_t row = tile * 8 + (size_t)(i / count) * 4;
         if (row < p->rows) {
-            store_rows(p, steps, first + (size_t)(i % count), row, sum[i], how);
+            /* scale is 1 or 2 */
+            const int32x4_t v = how == AFFINE ? vshlq_s32(sum[i], vdupq_n_s32(p->scale >> 1)) : sum[i];
+            mf_neon_store(p, steps, first + (size_t)(i % count), row, v);
         }
     }
 }
@@ -180,7 +149,7 @@ MF_INLINE void multiply_panel_16(const mf_packed *p, const mf_steps *steps, size
     for (int h = 0; h < 2 * tiles; h++) {
         const size_t row = tile * 8 + (size_t)h * 4;
         if (row < p->rows) {
-            store_rows(p, steps, step, row, vpaddq_s32(sum[2 * h], sum[2 * h + 1]), SIXTEEN);
+            mf_neon_store(p, steps, step, row, vpaddq_s32(sum[2 * h], sum[2 * h + 1]));
         }
     }
 }
@@ -242,7 +211,8 @@ const mf_instructions mf_neon = {
                  [MF_AFFINE1] = {prepare_8, affine_1},
                  [MF_TABLE4] = {prepare_8, table_4},
                  [MF_TABLE2] = {prepare_8, table_2},
-                 [MF_TABLE1] = {prepare_8, table_1}},
+                 [MF_TABLE1] = {prepare_8, table_1},
+                 [MF_ROTATED] = {mf_neon_prepare_circulant, mf_neon_circulant}},
     .add_columns = mf_neon_add_columns,
     .linear_f32 = mf_neon_linear_f32,
     .elementwise = &mf_neon_elementwise,

@@ -63,8 +63,12 @@ static mf_format of_few_levels(const mf_matrix *m, const mf_instructions *isa) {
 /* The most compact format that holds the matrix, or MF_FORMATS. */
 static mf_format choose(const mf_matrix *m, int x_bits, const mf_instructions *isa) {
     mf_format format = MF_FORMATS;
-    if (circulant_fits(m, x_bits) && has_product(isa, MF_CIRCULANT)) {
-        return MF_CIRCULANT;
+    if (circulant_fits(m, x_bits)) {
+        format = has_product(isa, MF_CIRCULANT) ? MF_CIRCULANT : MF_ROTATED;
+        if (has_product(isa, format)) {
+            return format;
+        }
+        format = MF_FORMATS;
     }
     if (x_bits <= 8 && largest_code(m) <= 128) {
         if (m->layout == MF_LAYOUT_DENSE && m->bits <= LARGEST_TABLE_BITS && !m->multipliers) {
@@ -105,9 +109,10 @@ static mf_packed lay_out(const mf_matrix *m, int x_bits) {
         p.scale = m->grid == MF_GRID_ODD ? 2 : 1;
     }
     size_t end;
-    if (p.format == MF_CIRCULANT) {
+    if (p.format == MF_CIRCULANT || p.format == MF_ROTATED) {
+        const size_t rows = p.format == MF_ROTATED ? MF_ROTATED_ROWS : MF_LANES * m->block;
         p.vectors = m->inputs / m->block;
-        end = p.tiles + mf_round_up(m->rows, MF_LANES) * m->inputs;
+        end = p.tiles + mf_round_up(m->out, rows) * p.vectors;
         const size_t each = sizeof(uint32_t) + (size_t)m->block * m->block; /* of a block column */
         p.prepared_bytes = mf_round_up(8 + p.vectors * each, MF_ALIGN);
     } else {
@@ -118,7 +123,7 @@ static mf_packed lay_out(const mf_matrix *m, int x_bits) {
         end = p.tables + (p.format >= MF_TABLE4 ? (size_t)tiles_of(&p) * 16 : 0);
         p.prepared_bytes = 2 * mf_round_up(m->inputs, MF_ALIGN);
     }
-    if (m->by_columns && isa->add_columns && p.format != MF_CODES16 && p.format != MF_CIRCULANT) {
+    if (m->by_columns && isa->add_columns && p.format != MF_CODES16 && p.format < MF_CIRCULANT) {
         p.by_columns = mf_round_up(end, MF_ALIGN);
         p.column_stride = mf_round_up(m->out, MF_COLUMN_CHUNK);
         if (p.column_stride % 4096 == 0) { /* neighbours would share a set of the cache */
@@ -194,6 +199,11 @@ static void put(mf_packed *p, uint32_t row, uint32_t column, int32_t code) {
 }
 
 static void put_generator(mf_packed *p, uint32_t block_row, uint32_t q, uint32_t k, int32_t code) {
+    if (p->format == MF_ROTATED) {
+        const size_t row = block_row * p->block, group = row / MF_ROTATED_ROWS * p->vectors + q;
+        ((int8_t *)p)[p->tiles + group * MF_ROTATED_ROWS + row % MF_ROTATED_ROWS + k] = (int8_t)code;
+        return;
+    }
     const uint32_t half = p->block / 2, place = k % half;
     const size_t group = (size_t)(block_row / MF_LANES) * p->vectors + q;
     const size_t vector = group * (half / 2) + place / 2;
@@ -209,7 +219,7 @@ static void put_stored(const mf_matrix *m, mf_packed *p, uint32_t row, uint32_t 
         return;
     }
     const uint32_t b = m->block, q = place / b, k = place % b;
-    if (p->format == MF_CIRCULANT) {
+    if (p->format >= MF_CIRCULANT) {
         put_generator(p, row, q, k, code);
         return;
     }

@@ -22,12 +22,16 @@ typedef enum {
     MF_TABLE2,
     MF_TABLE1,
     MF_CIRCULANT, /* see MF_LANES */
+    MF_ROTATED,   /* see MF_ROTATED_ROWS */
     MF_FORMATS
 } mf_format;
 
 /* Circulant blocks: uint8 [block rows / MF_LANES][block columns][b / 4][MF_LANES][2][2] of generators + 128,
  * the last indices counting two neighbours k, k + 1 of a generator and k, k + b / 2. */
 #define MF_LANES 8
+/* The same for kernels that multiply rotated inputs: int8 [rows / MF_ROTATED_ROWS][block columns]
+ * [MF_ROTATED_ROWS / b block rows][b]. */
+#define MF_ROTATED_ROWS 64
 
 /* Before a loop of at most 16 rounds, whose number is a constant after inlining: unrolled entirely. Clang takes
  * GCC's pragma as a factor, and keeps a loop where the factor does not divide. */
@@ -117,7 +121,7 @@ static inline size_t mf_round_up(size_t n, size_t to) { return (n + to - 1) / to
 
 /* The bits of a packed code, and the columns of a vector. */
 static inline uint32_t mf_format_bits(mf_format format) {
-    static const uint8_t bits[MF_FORMATS] = {16, 8, 8, 4, 2, 1, 4, 2, 1, 8};
+    static const uint8_t bits[MF_FORMATS] = {16, 8, 8, 4, 2, 1, 4, 2, 1, 8, 8};
     return bits[format];
 }
 
