@@ -258,6 +258,7 @@ def test_a_name_may_be_chosen(
     printed = capsys.readouterr().out
     assert printed.startswith("kws: flash")
     assert "name:" not in printed
+    assert printed.endswith(f"to check it: modelflex validate {tmp_path / 'x'}\n")
     assert (tmp_path / "x" / "kws_weights.c").is_file()
     assert validate(capsys, tmp_path / "x")[0] == 0
 

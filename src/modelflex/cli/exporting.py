@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,7 +61,7 @@ def export(
     if "file" in written:
         lines += [f"file: {written['file']}", f"checked: {_checked(written['checked'])}"]
     else:
-        lines.append(f"folder: {out}")
+        lines += [f"folder: {out}", f"to check it: modelflex validate {shlex.quote(str(out))}"]
     for line in lines:
         Console().print(line, highlight=False, soft_wrap=True, markup=False)
 
