@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what tests use beside Python: Chromium, in which a test opens the report and checks that its plots
 # are drawn; Clang, SIMDe's headers, and a compiler and an emulator of 64-bit ARM, for the native tests (make
-# native-test).
+# native-test); compilers of Cortex-M and of a big-endian machine, for tests of exported C.
 # Idempotent. Needs apt and root; exits 1 with one line when either is missing.
 set -euo pipefail
 
@@ -21,6 +21,8 @@ echo 'int main(void) { return 0; }' | clang -fsanitize=address -x c - -o /dev/nu
     packages+=(clang libclang-rt-dev)
 [ -e /usr/include/simde/x86/avx512.h ] || packages+=(libsimde-dev)
 has aarch64-linux-gnu-gcc || packages+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
+has arm-none-eabi-gcc || packages+=(gcc-arm-none-eabi libnewlib-arm-none-eabi)
+has s390x-linux-gnu-gcc || packages+=(gcc-s390x-linux-gnu libc6-dev-s390x-cross)
 has qemu-aarch64-static qemu-aarch64 || packages+=(qemu-user-static)
 
 if [ "${#packages[@]}" -eq 0 ]; then
