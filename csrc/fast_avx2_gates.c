@@ -14,18 +14,23 @@ typedef struct {
     uint32_t entry[CHUNK];
 } arguments;
 
-/* The first `left` lanes, all where there are more. */
-MF_INLINE __m256i read(const int32_t *at, size_t left) {
-    return left >= VECTOR ? load(at) : _mm256_maskload_epi32(at, first_lanes(left));
+/* Units first ... first + count - 1: whole vectors of them, up to CHUNK, or less than one. `whole` is constant. */
+typedef struct {
+    size_t first, count;
+    int whole;
+} span;
+
+MF_INLINE __m256i read(const int32_t *at, span s) {
+    return s.whole ? load(at) : _mm256_maskload_epi32(at, first_lanes(s.count));
 }
 
 MF_INLINE void keep(int32_t *at, __m256i v) { _mm256_storeu_si256((__m256i *)at, v); }
 
-MF_INLINE void keep_first(int32_t *at, __m256i v, size_t left) {
-    if (left >= VECTOR) {
+MF_INLINE void put(int32_t *at, __m256i v, span s) {
+    if (s.whole) {
         keep(at, v);
     } else {
-        _mm256_maskstore_epi32(at, first_lanes(left), v);
+        _mm256_maskstore_epi32(at, first_lanes(s.count), v);
     }
 }
 
@@ -78,10 +83,8 @@ MF_INLINE __m256i rescaled_bounded(__m256i v, __m256i mu, int shift, int left) {
                             _mm_cvtsi32_si128(shift + left - 16));
 }
 
-MF_INLINE __m256i fx_of(const mf_gate_sums *s, const int32_t *sums, size_t k, size_t i, size_t left,
-                        int bounded) {
-    const __m256i v = read(sums + s->at[k] + i, left), mu = read(s->mu + s->at[k] + i, left);
-    return bounded ? rescaled_bounded(v, mu, s->shift, s->left) : rescaled(v, mu, s->shift);
+MF_INLINE __m256i fx_of(__m256i v, __m256i mu, int shift, int left, int bounded) {
+    return bounded ? rescaled_bounded(v, mu, shift, left) : rescaled(v, mu, shift);
 }
 
 /* The product with 0 <= y < 2^16: with x = 2^16 a + b, 0 <= b < 2^16, it is a y + ((b y + 2^15) >> 16). */
@@ -134,76 +137,109 @@ MF_INLINE __m256i sigmoid_of(const arguments *from, size_t i, const int32_t *ris
 }
 
 /* --- cells --------------------------------------------------------------------------------------- */
-/* Gate k of the units from `first` on. */
-MF_INLINE __m256i gate(const mf_gates *g, const int32_t *x, const int32_t *h, size_t k, size_t i,
-                       size_t left, int bounded) {
-    const __m256i a = fx_of(&g->x, x, k, i, left, bounded);
-    const __m256i b = fx_of(&g->h, h, k, i, left, bounded);
-    return bounded ? _mm256_add_epi32(a, b) : add(a, b);
+/* Sums of one gate of a product, and how they become fx. */
+typedef struct {
+    const int32_t *sums, *mu;
+    int shift, left;
+} source;
+
+MF_INLINE source source_of(const mf_gate_sums *s, const int32_t *sums, size_t k, size_t first) {
+    const source made = {sums + s->at[k] + first, s->mu + s->at[k] + first, s->shift, s->left};
+    return made;
+}
+
+MF_INLINE __m256i fx_at(const source *from, size_t i, span s, int bounded) {
+    return fx_of(read(from->sums + i, s), read(from->mu + i, s), from->shift, from->left, bounded);
+}
+
+MF_INLINE void argue_gate(const mf_gates *g, const int32_t *x, const int32_t *h, size_t k, int half,
+                          arguments *to, span s, int bounded) {
+    const source a = source_of(&g->x, x, k, s.first), b = source_of(&g->h, h, k, s.first);
+    for (size_t i = 0; i < s.count; i += VECTOR) {
+        const __m256i from_x = fx_at(&a, i, s, bounded), from_h = fx_at(&b, i, s, bounded);
+        const __m256i v = bounded ? _mm256_add_epi32(from_x, from_h) : add(from_x, from_h);
+        if (half) {
+            argue_half(to, i, v, bounded);
+        } else {
+            argue(to, i, v);
+        }
+    }
 }
 
 MF_INLINE void lstm(const mf_gates *g, const int32_t *x, const int32_t *h, const int32_t *old,
-                    int32_t *next, int32_t *out, int bounded) {
+                    int32_t *next, int32_t *out, span s, int bounded) {
     enum { I, F, G, O };
+    const int32_t *rises = g->rises;
     arguments gates[4], cell;
     int32_t opened[CHUNK];
-    for (size_t first = 0; first < g->units; first += CHUNK) {
-        const size_t left = g->units - first, n = left < CHUNK ? left : CHUNK;
-        for (size_t i = 0; i < n; i += VECTOR) {
-            argue_half(gates + I, i, gate(g, x, h, I, first + i, n - i, bounded), bounded);
-            argue_half(gates + F, i, gate(g, x, h, F, first + i, n - i, bounded), bounded);
-            argue(gates + G, i, gate(g, x, h, G, first + i, n - i, bounded));
-            argue_half(gates + O, i, gate(g, x, h, O, first + i, n - i, bounded), bounded);
-        }
-        for (size_t i = 0; i < n; i += VECTOR) {
-            const __m256i kept =
-                mul(read(old + first + i, n - i), sigmoid_of(gates + F, i, g->rises));
-            const __m256i made =
-                mul(tanh_of(gates + G, i, g->rises), sigmoid_of(gates + I, i, g->rises));
-            const __m256i c = add(kept, made);
-            keep_first(next + first + i, c, n - i);
-            argue(&cell, i, c);
-            keep(opened + i, sigmoid_of(gates + O, i, g->rises));
-        }
-        for (size_t i = 0; i < n; i += VECTOR) {
-            keep_first(out + first + i, mul(tanh_of(&cell, i, g->rises), load(opened + i)), n - i);
-        }
+    argue_gate(g, x, h, I, 1, gates + I, s, bounded);
+    argue_gate(g, x, h, F, 1, gates + F, s, bounded);
+    argue_gate(g, x, h, G, 0, gates + G, s, bounded);
+    argue_gate(g, x, h, O, 1, gates + O, s, bounded);
+    for (size_t i = 0; i < s.count; i += VECTOR) {
+        const __m256i kept = mul(read(old + s.first + i, s), sigmoid_of(gates + F, i, rises));
+        const __m256i made = mul(tanh_of(gates + G, i, rises), sigmoid_of(gates + I, i, rises));
+        const __m256i c = add(kept, made);
+        put(next + s.first + i, c, s);
+        argue(&cell, i, c);
+        keep(opened + i, sigmoid_of(gates + O, i, rises));
+    }
+    for (size_t i = 0; i < s.count; i += VECTOR) {
+        put(out + s.first + i, mul(tanh_of(&cell, i, rises), load(opened + i)), s);
     }
 }
 
 MF_INLINE void gru(const mf_gates *g, const int32_t *x, const int32_t *h, const int32_t *old,
-                   int32_t *out, int bounded) {
+                   int32_t *out, span s, int bounded) {
     enum { R, Z, N };
+    const int32_t *rises = g->rises;
+    const source a = source_of(&g->x, x, N, s.first), b = source_of(&g->h, h, N, s.first);
     arguments gates[2], fresh;
-    for (size_t first = 0; first < g->units; first += CHUNK) {
-        const size_t left = g->units - first, n = left < CHUNK ? left : CHUNK;
-        for (size_t i = 0; i < n; i += VECTOR) {
-            argue_half(gates + R, i, gate(g, x, h, R, first + i, n - i, bounded), bounded);
-            argue_half(gates + Z, i, gate(g, x, h, Z, first + i, n - i, bounded), bounded);
-        }
-        for (size_t i = 0; i < n; i += VECTOR) {
-            const __m256i b = mul(fx_of(&g->h, h, N, first + i, n - i, bounded),
-                                  sigmoid_of(gates + R, i, g->rises));
-            const __m256i a = fx_of(&g->x, x, N, first + i, n - i, bounded);
-            argue(&fresh, i, bounded ? _mm256_add_epi32(a, b) : add(a, b));
-        }
-        for (size_t i = 0; i < n; i += VECTOR) {
-            const __m256i made = tanh_of(&fresh, i, g->rises);
-            const __m256i change = mul(sub(read(old + first + i, n - i), made),
-                                       sigmoid_of(gates + Z, i, g->rises));
-            keep_first(out + first + i, add(made, change), n - i);
-        }
+    argue_gate(g, x, h, R, 1, gates + R, s, bounded);
+    argue_gate(g, x, h, Z, 1, gates + Z, s, bounded);
+    for (size_t i = 0; i < s.count; i += VECTOR) {
+        const __m256i reset = mul(fx_at(&b, i, s, bounded), sigmoid_of(gates + R, i, rises));
+        const __m256i from_x = fx_at(&a, i, s, bounded);
+        argue(&fresh, i, bounded ? _mm256_add_epi32(from_x, reset) : add(from_x, reset));
+    }
+    for (size_t i = 0; i < s.count; i += VECTOR) {
+        const __m256i made = tanh_of(&fresh, i, rises);
+        const __m256i change = sub(read(old + s.first + i, s), made);
+        const __m256i moved = mul(change, sigmoid_of(gates + Z, i, rises));
+        put(out + s.first + i, add(made, moved), s);
     }
 }
 
+/* All units of a cell, chunk by chunk, then what fills no vector. */
+#define MF_CHUNKS(cell, bounded, ...)                                                              \
+    do {                                                                                           \
+        const size_t end = g->units / VECTOR * VECTOR, rest = g->units - end;                      \
+        for (size_t first = 0; first < end; first += CHUNK) {                                      \
+            const span s = {first, end - first < CHUNK ? end - first : CHUNK, 1};                  \
+            cell(g, x, h, __VA_ARGS__, s, bounded);                                                \
+        }                                                                                          \
+        if (rest) {                                                                                \
+            const span s = {end, rest, 0};                                                         \
+            cell(g, x, h, __VA_ARGS__, s, bounded);                                                \
+        }                                                                                          \
+    } while (0)
+
 void mf_avx2_lstm(const mf_gates *g, const int32_t *x, const int32_t *h, const int32_t *old,
                   int32_t *next, int32_t *out) {
-    g->bounded ? lstm(g, x, h, old, next, out, 1) : lstm(g, x, h, old, next, out, 0);
+    if (g->bounded) {
+        MF_CHUNKS(lstm, 1, old, next, out);
+    } else {
+        MF_CHUNKS(lstm, 0, old, next, out);
+    }
 }
 
 void mf_avx2_gru(const mf_gates *g, const int32_t *x, const int32_t *h, const int32_t *old,
                  int32_t *out) {
-    g->bounded ? gru(g, x, h, old, out, 1) : gru(g, x, h, old, out, 0);
+    if (g->bounded) {
+        MF_CHUNKS(gru, 1, old, out);
+    } else {
+        MF_CHUNKS(gru, 0, old, out);
+    }
 }
 
 #endif
