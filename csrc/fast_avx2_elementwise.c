@@ -256,6 +256,17 @@ static void delta_encode(const int16_t *x, const int16_t *x_hat, size_t rows, si
     }
 }
 
+/* Products with 2^16 are exact or infinite; conversion gives INT32_MIN for what is beyond int32. */
+static void enter_f32(const float *x, size_t n, int32_t *fx) {
+    const __m256 unit = _mm256_set1_ps(65536.0f), end = _mm256_set1_ps(2147483648.0f);
+    for (size_t i = 0; i < n; i += 8) {
+        const __m256i lanes = first_lanes(n - i);
+        const __m256 v = _mm256_mul_ps(_mm256_maskload_ps(x + i, lanes), unit);
+        const __m256i beyond = _mm256_castps_si256(_mm256_cmp_ps(v, end, _CMP_GE_OQ));
+        _mm256_maskstore_epi32(fx + i, lanes, _mm256_xor_si256(_mm256_cvtps_epi32(v), beyond));
+    }
+}
+
 const mf_elementwise mf_avx2_elementwise = {
     .quantize = quantize,
     .rescale_i32 = rescale_i32,
@@ -272,6 +283,7 @@ const mf_elementwise mf_avx2_elementwise = {
     .mul_f32 = mf_avx2_mul_f32,
     .sigmoid_f32 = mf_avx2_sigmoid_f32,
     .tanh_f32 = mf_avx2_tanh_f32,
+    .enter_f32 = enter_f32,
     .lstm = mf_avx2_lstm,
     .gru = mf_avx2_gru,
 };

@@ -23,7 +23,8 @@ inline void enter(const Plan &plan, uint8_t *to, const void *x, size_t n, bool w
     const auto *wide_x = static_cast<const double *>(x);
     if (plan.integer) {
         auto *fx = reinterpret_cast<int32_t *>(to);
-        wide ? mf_enter_fx_f64(wide_x, n, fx) : mf_enter_fx_f32(narrow_x, n, fx);
+        const auto fast = plan.weights->kernels->enter_f32;
+        wide ? mf_enter_fx_f64(wide_x, n, fx) : (fast ? fast : mf_enter_fx_f32)(narrow_x, n, fx);
     } else if (wide) {
         mf_enter_f32_f64(wide_x, n, reinterpret_cast<float *>(to));
     } else {

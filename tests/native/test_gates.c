@@ -9,6 +9,7 @@
 #include "elementwise.h"
 #include "fixed_point.h"
 #include "packed.h"
+#include "plan.h"
 
 enum { MOST = 200 };
 
@@ -140,6 +141,28 @@ static void test_units(const mf_elementwise *fast, size_t n) {
     free(out_b);
 }
 
+/* Numbers of any exponent, halves between two integers, and the ends. */
+static void test_enter(const mf_elementwise *fast, size_t n) {
+    float *x = malloc(n * sizeof *x);
+    int32_t *found = malloc(n * 4), *expected = malloc(n * 4);
+    for (size_t i = 0; i < n; i++) {
+        const float part = (float)below(1 << 23) / (float)(1 << 22);
+        x[i] = ldexpf(part, (int)(next_random() % 250) - 120);
+        if (next_random() % 2) {
+            x[i] = (float)below(1 << 20) / 131072.0f;
+        }
+        if (next_random() % 9 == 0) {
+            x[i] = (next_random() % 2 ? 32768.0f : -32768.0f) + (float)below(4) / 256.0f;
+        }
+    }
+    fast->enter_f32(x, n, found);
+    mf_enter_fx_f32(x, n, expected);
+    check_equal("entering numbers", found, expected, n);
+    free(x);
+    free(found);
+    free(expected);
+}
+
 int main(void) {
     for (int i = 0; i < MF_TANH_ENTRIES; i++) {
         const double y = rint(32768.0 * tanh(i / 32.0));
@@ -157,13 +180,14 @@ int main(void) {
     table[0] = 0;
     mf_make_rises(table, rises);
     const mf_elementwise *fast = mf_elementwise_table();
-    if (!fast->lstm || !fast->gru) {
+    if (!fast->lstm || !fast->gru || !fast->enter_f32) {
         printf("SKIPPED gates: %s has no such kernels\n", mf_isa());
         return failures != 0;
     }
     for (size_t n = 1; n <= MOST; n++) {
         for (int i = 0; i < 100; i++) {
             test_units(fast, n);
+            test_enter(fast, n);
         }
     }
     printf("gates of %s: %ld checks, %ld failures\n", mf_isa(), checks, failures);
