@@ -231,3 +231,37 @@ for spare in (4, 20, 60, 200):
     told = run_python(code).split("\n")
     assert set(told) <= {"no memory", "True", ""}
     assert "True" in told
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_goes_on_with_its_copy() -> None:
+    """Also where another thread was stepping a stream: that one stays taken in the child, others run."""
+    code = """
+import os, threading, time
+import numpy as np
+from modelflex.execute.native import Runtime, run_native
+from modelflex.testing.recipes import cached_case
+case = cached_case(1)
+runtime, taken = Runtime(case.program), Runtime(case.program)
+wanted = run_native(case.program, case.data, 2).outputs
+x, long = np.linspace(-1, 1, 8), np.zeros((200_000, 8))
+runtime.step(x)
+after = runtime.stream()
+after.state = runtime.state
+after = after.step(x)
+thread = threading.Thread(target=taken.run, args=(long,))
+thread.start()
+time.sleep(0.01)
+child = os.fork()
+if child == 0:
+    same = np.array_equal(runtime.step(x), after)
+    same &= np.array_equal(run_native(case.program, case.data, 2).outputs, wanted)
+    try:
+        taken.step(x)
+    except RuntimeError:
+        pass
+    os._exit(0 if same else 1)
+thread.join()
+print(os.waitpid(child, 0)[1], np.array_equal(runtime.step(x), after))
+"""
+    assert run_python(code).split() == ["0", "True"]
