@@ -126,8 +126,8 @@ static mf_packed lay_out(const mf_matrix *m, int x_bits) {
     if (m->by_columns && isa->add_columns && p.format != MF_CODES16 && p.format < MF_CIRCULANT) {
         p.by_columns = mf_round_up(end, MF_ALIGN);
         p.column_stride = mf_round_up(m->out, MF_COLUMN_CHUNK);
-        if (p.column_stride % 4096 == 0) { /* neighbours would share a set of the cache */
-            p.column_stride += MF_COLUMN_CHUNK;
+        if (p.column_stride >= 512 && p.column_stride % (2 * MF_COLUMN_CHUNK) == 0) {
+            p.column_stride += MF_COLUMN_CHUNK; /* an odd number: neighbours in all sets of a cache */
         }
         end = p.by_columns + p.column_stride * m->inputs;
     }
@@ -297,104 +297,4 @@ void mf_packed_linear(const void *packed, const int16_t *x, size_t x_stride, siz
         }
         product->multiply(p, &some);
     }
-}
-
-static int32_t clamp(int32_t v, int32_t low, int32_t high) {
-    return v < low ? low : v > high ? high : v;
-}
-
-/* Adds columns one after another; a run is added when it is full. */
-typedef struct {
-    const mf_packed *p;
-    int32_t *total;
-    uint32_t entries, load;
-    mf_column_run run;
-} mf_runs;
-
-static void flush(mf_runs *runs) {
-    if (runs->entries) {
-        runs->run.pairs = (runs->entries + 1) / 2;
-        if (runs->entries % 2) {
-            runs->run.column[runs->entries] = runs->run.column[runs->entries - 1];
-        }
-        runs->p->isa->add_columns(runs->p, &runs->run, runs->total);
-    }
-    memset(&runs->run, 0, sizeof runs->run);
-    runs->entries = runs->load = 0;
-}
-
-/* |delta| <= 127 */
-static void add_column(mf_runs *runs, uint32_t column, int32_t delta) {
-    const uint32_t size = (uint32_t)(delta < 0 ? -delta : delta);
-    if (runs->entries == 2 * MF_RUN_PAIRS || (runs->entries && runs->load + size > 255)) {
-        flush(runs);
-    }
-    const uint32_t at = runs->entries++, by = at % 2 ? UINT32_C(0x01000100) : UINT32_C(0x00010001);
-    runs->load += size;
-    runs->run.column[at] = column;
-    runs->run.magnitude[at / 2] |= size * by;
-    if (delta < 0) {
-        runs->run.sign[at / 2] |= 255 * by;
-        runs->run.correction += (int32_t)size;
-    }
-}
-
-/* Whether adding the columns of these differences one after another takes longer than the whole product: a
- * pair costs as much as 4.5 dense columns, a run as 6, of which two dense columns cost 4. */
-static int too_many(const mf_packed *p, const int32_t *rest) {
-    uint32_t entries = 0, load = 0;
-    for (uint32_t j = 0; j < p->columns; j++) {
-        const uint32_t size = (uint32_t)(rest[j] < 0 ? -rest[j] : rest[j]);
-        entries += size != 0;
-        load += size;
-    }
-    const uint32_t runs = load / 224 > entries / 8 ? load / 224 : entries / 8;
-    return 9 * (entries / 2) + 12 * runs > 4 * p->columns;
-}
-
-/* Takes what the whole product can of the differences; returns whether something is left in `rest`. */
-static int32_t take(const mf_packed *p, const int32_t *from, int32_t *rest, int16_t *now) {
-    const int32_t high = p->format == MF_CODES16 ? 32767 : p->format == MF_CIRCULANT ? 255 : 127;
-    const int32_t low = high == 127 ? -128 : -high; /* as codes of 8 bits may be */
-    int32_t left = 0;
-    for (uint32_t j = 0; j < p->columns; j++) {
-        const int32_t part = clamp(from[j], low, high);
-        now[j] = (int16_t)part;
-        rest[j] = from[j] - part;
-        left |= rest[j];
-    }
-    return left;
-}
-
-static void add_columns(const mf_packed *p, const int32_t *delta, int32_t *total) {
-    mf_runs runs;
-    runs.p = p;
-    runs.total = total;
-    runs.entries = 0;
-    flush(&runs);
-    for (uint32_t j = 0; j < p->columns; j++) {
-        for (int32_t rest = delta[j], part; rest; rest -= part) {
-            part = clamp(rest, -127, 127);
-            add_column(&runs, j, part);
-        }
-    }
-    flush(&runs);
-}
-
-void mf_packed_accumulate(const void *packed, const int32_t *delta, const uint8_t *mask,
-                          uint32_t mask_block, int32_t *total, void *scratch) {
-    const mf_packed *p = packed;
-    int32_t *rest = (int32_t *)(void *)((uint8_t *)scratch + MF_STEPS * p->prepared_bytes);
-    int16_t *now = (int16_t *)(void *)(rest + p->columns);
-    (void)mask; /* what it leaves out is 0, which costs nothing here */
-    (void)mask_block;
-    while (!p->by_columns || too_many(p, delta)) {
-        const int32_t left = take(p, delta, rest, now);
-        mf_packed_linear(packed, now, 0, 1, total, total, 0, scratch);
-        if (!left) {
-            return;
-        }
-        delta = rest;
-    }
-    add_columns(p, delta, total);
 }
