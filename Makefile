@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 EXAMPLE := examples/japanese_vowels
 BUILD_INPUTS := pyproject.toml constraints.txt CMakeLists.txt $(wildcard csrc/*.c csrc/*.h csrc/*.cpp)
 
-.PHONY: demo test lint native-test native-test-cc native-test-clang native-test-avx512 native-test-arm models peers clean
+.PHONY: demo test lint native-test native-test-cc native-test-clang native-test-avx512 native-test-arm sanitize models peers clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed $(EXAMPLE)/data/.prepared
@@ -54,6 +54,10 @@ native-test-arm:
 	    $(NATIVE) CC=$(ARM_CC) RUN='$(ARM_QEMU) -cpu max' LDFLAGS=-static BUILD=$(NATIVE_BUILD)/aarch64 PLANS=300 \
 	        SANITIZERS='-fsanitize=undefined -fsanitize-undefined-trap-on-error'; \
 	else echo "SKIPPED native-test for 64-bit ARM: no $(ARM_CC) or no qemu-aarch64 here"; fi
+
+# The Python module under AddressSanitizer: bad input, damaged files, random plans, threads.
+sanitize: $(VENV)/.installed-dev
+	@CC=$(CC) scripts/sanitize.sh $(BIN)/python
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
