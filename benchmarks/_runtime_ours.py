@@ -24,7 +24,7 @@ from modelflex.core.weight import float_weight
 from modelflex.execute.interpret import Interpreter
 
 BLOCK = 8
-FP32_TOLERANCE = 1e-4
+FP32_TOLERANCE, INT8_TOLERANCE = 1e-4, 0.1
 CALIBRATION_STEPS = 256
 RINGS = 4
 """Turns of the ring over which the share of active columns is counted."""
@@ -166,6 +166,7 @@ def _contender(case: Case, variant: Variant, mode: str) -> Contender:
         x = case.ring if step else case.sequence
         expected = Interpreter(build_program(model)).run(Sequences(x, np.array([len(x)]))).outputs
         expected = expected[-1] if step else expected
+        notes = notes | {"difference_from_float": _difference(case, variant, expected, step)}
     if variant.block > 1 and case.inputs % variant.block:
         notes = notes | {"w_x": f"dense: {variant.block} does not divide {case.inputs} inputs"}
     return Contender(
@@ -180,9 +181,18 @@ def _contender(case: Case, variant: Variant, mode: str) -> Contender:
     )  # fmt: skip
 
 
+def _difference(case: Case, variant: Variant, found: Array, step: bool) -> float:
+    """The largest difference to the equations in binary64; int8 and int4 are held to the peers' tolerance."""
+    largest = float(np.abs(found - (case.of_ring if step else case.of_sequence)).max())
+    if variant.precision in ("int8", "int4") and largest > INT8_TOLERANCE:
+        raise RuntimeError(f"its result is off by {largest:.3g}")
+    return largest
+
+
 def _read_loop(case: Case, name: str, bits: int) -> Contender:
     """Reading as many bytes as the weights have, once a step."""
-    words = np.zeros(-(-case.weights * bits // 64), np.uint64)
+    # Written: pages that never were are all one page of zeros.
+    words = np.ones(-(-case.weights * bits // 64), np.uint64)
 
     def run(tokens: Sequence[None]) -> None:
         read_loop(words, len(tokens))

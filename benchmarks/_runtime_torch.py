@@ -48,7 +48,7 @@ class _Stepper:
     def __init__(self, module: Any, zeros: Any, state_of: Callable[[Any], Any]) -> None:
         self.module, self.zeros, self.state_of = module, zeros, state_of
         self.state = zeros
-        self.h = Array
+        self.h: Array | None = None
 
     def reset(self) -> None:
         self.state = self.zeros

@@ -233,12 +233,51 @@ class Stream {
     std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
 };
 
+// --- steps without nanobind's call -----------------------------------------------------------------
+// The call of a bound method with default arguments takes longer than a small network's step.
+PyObject *call_step(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {
+    PyObject *x = count > 0 ? args[0] : nullptr, *out = count > 1 ? args[1] : Py_None;
+    const Py_ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
+    bool known = count <= 2;
+    for (Py_ssize_t i = 0; i < named && known; i++) {
+        PyObject *name = PyTuple_GET_ITEM(names, i);
+        const bool is_x = PyUnicode_CompareWithASCIIString(name, "x") == 0;
+        known = is_x ? !x : PyUnicode_CompareWithASCIIString(name, "out") == 0 && count < 2;
+        (is_x ? x : out) = args[count + i];
+    }
+    if (!known || !x) {
+        PyErr_SetString(PyExc_TypeError, "step takes x and, if wanted, out");
+        return nullptr;
+    }
+    try {
+        return nb::inst_ptr<Stream>(self)->step(x, out).release().ptr();
+    } catch (nb::python_error &error) {
+        error.restore();
+    } catch (const std::invalid_argument &error) {
+        PyErr_SetString(PyExc_ValueError, error.what());
+    } catch (const std::bad_alloc &) {
+        PyErr_NoMemory();
+    } catch (const std::exception &error) {
+        PyErr_SetString(PyExc_RuntimeError, error.what());
+    }
+    return nullptr;
+}
+
+PyMethodDef step_method = {
+    "step", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_step)),
+    METH_FASTCALL | METH_KEYWORDS, "step(x, out=None): the next result"};
+
+nb::object stepper(nb::handle stream) {
+    (void)nb::cast<Stream &>(stream); // refuses others, and those without plans
+    return nb::steal(PyCFunction_New(&step_method, stream.ptr()));
+}
+
 }  // namespace
 
 void bind_runtime(nb::module_ &m) {
     nb::class_<Stream>(m, "Stream")
         .def(nb::init<std::shared_ptr<Plan>, std::shared_ptr<Plan>>(), "step"_a, "chunk"_a)
-        .def("step", &Stream::step, "x"_a.none(), "out"_a = nb::none())
+        .def_prop_ro("step", &stepper)
         .def("run", &Stream::run, "x"_a.none(), "out"_a = nb::none())
         .def("reset", &Stream::reset)
         .def("get_state", &Stream::state)

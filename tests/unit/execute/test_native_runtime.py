@@ -302,6 +302,31 @@ def test_results_over_inputs_that_are_still_to_be_read_are_refused() -> None:
         modelflex.compile(model).run(rows[:-1], rows[1:])
 
 
+def test_arguments_of_a_step(runtime: Runtime) -> None:
+    """They may be named; what is missing, given twice or unknown is refused."""
+    x = np.ones(runtime.inputs)
+    states, results = runtime.state, []
+    for args, named in (
+        ((x,), {}),
+        ((), {"out": None, "x": x}),
+        ((x, np.empty(runtime.outputs)), {}),
+    ):
+        runtime.state = states
+        results.append(runtime.step(*args, **named))
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
+    y = np.empty(runtime.outputs)
+    bad: list[tuple[tuple[Array, ...], dict[str, Array]]] = [
+        ((), {}), ((), {"out": y}), ((x, y, y), {}), ((x,), {"x": x}), ((x, y), {"out": y}),
+        ((x,), {"y": y}),
+    ]  # fmt: skip
+    for args, named in bad:
+        with pytest.raises(TypeError, match="step takes x and, if wanted, out"):
+            runtime.step(*args, **named)
+    with pytest.raises((TypeError, RuntimeError)):
+        vars(native.Stream)["step"].__get__(5)
+
+
 def test_a_plan_that_leaves_its_memory_is_refused() -> None:
     """The loader proves every call; nothing is left to the calls themselves."""
     weights = native.Weights()
