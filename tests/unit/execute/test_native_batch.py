@@ -113,23 +113,29 @@ class Call:
 def test_arrays_are_held_and_numbers_copied_while_a_batch_runs() -> None:
     """The interpreter's lock is released: another thread may change lists and arrays meanwhile."""
     lengths = [400] * 400
-    call, quiet = Call(lengths), Call(lengths)
+    quiet = Call(lengths)
     quiet.run()
-    held = [weakref.ref(array) for array in (*call.states, *call.codes)]
-    worker = threading.Thread(target=call.run)
-    worker.start()
-    while np.isnan(call.outputs).all() and worker.is_alive():
-        time.sleep(0.0005)
-    call.states.clear()
-    call.codes.clear()
-    for numbers in (call.starts, call.lengths, call.order):
-        numbers[:] = 1 << 40
-    alive = [array() is not None for array in held]
-    assert worker.is_alive()
-    worker.join()
-    assert all(alive)
-    np.testing.assert_array_equal(call.outputs, quiet.outputs)
-    np.testing.assert_array_equal(call.counts, quiet.counts)
+    assert not np.isnan(quiet.outputs).any()
+    for _ in range(20):
+        call = Call(lengths)
+        held = [weakref.ref(array) for array in (*call.states, *call.codes)]
+        worker = threading.Thread(target=call.run)
+        worker.start()
+        while np.isnan(call.outputs).all() and worker.is_alive():
+            time.sleep(0.0005)
+        call.states.clear()
+        call.codes.clear()
+        for numbers in (call.starts, call.lengths, call.order):
+            numbers[:] = 1 << 40
+        alive = [array() is not None for array in held]
+        in_time = np.isnan(call.outputs).any()  # results are still to come
+        worker.join()
+        np.testing.assert_array_equal(call.outputs, quiet.outputs)
+        np.testing.assert_array_equal(call.counts, quiet.counts)
+        if in_time:  # a busy machine may let this thread run too late
+            assert all(alive)
+            return
+    pytest.fail("no other thread runs before a batch is done")
 
 
 def shares_memory(call: Call) -> None:

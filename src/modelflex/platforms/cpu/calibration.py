@@ -71,7 +71,7 @@ class Case:
 
 
 def calibrate(executor: Executor, machine: Mapping[str, Any]) -> Constants:
-    """Measure this machine, in about a second where nothing else runs."""
+    """Measure this machine, in a second or two where nothing else runs."""
     first = _product("float32", TINY)
     cases = [first, *itertools.chain(*map(_product_cases, PACKED_BITS))]
     cases += [c for numeric in NUMERIC for c in _layer_cases(numeric)]
