@@ -26,34 +26,35 @@ lint: $(VENV)/.installed-dev
 
 # Undefined behaviour and out-of-bounds accesses in the C kernels end the run with an error: with this
 # compiler, with Clang, with AVX-512 emulated by SIMDe, and for 64-bit ARM in an emulator
-# (scripts/install-system-packages.sh has them).
+# (scripts/install-system-packages.sh has them). What is skipped is said, and also written to the file SKIPPED_LOG.
 NATIVE := $(MAKE) --no-print-directory -C tests/native run
 NATIVE_BUILD := $(CURDIR)/build/native-test
 ARM_CC := aarch64-linux-gnu-gcc
+SKIPPED = echo "SKIPPED $(1)" | tee -a "$${SKIPPED_LOG:-/dev/null}"
 ARM_QEMU := $(firstword $(shell command -v qemu-aarch64-static qemu-aarch64))
 
 native-test: native-test-cc native-test-clang native-test-avx512 native-test-arm
 
 native-test-cc:
 	@if command -v $(CC) >/dev/null; then $(NATIVE) CC=$(CC) BUILD=$(NATIVE_BUILD)/cc; \
-	else echo "SKIPPED native-test: no C compiler ($(CC)); the C kernels are not tested"; fi
+	else $(call SKIPPED,native-test-cc: no C compiler ($(CC))); fi
 
 native-test-clang:
 	@if echo 'int main(void) { return 0; }' | clang -fsanitize=address -x c - -o /dev/null 2>/dev/null; \
 	then $(NATIVE) CC=clang BUILD=$(NATIVE_BUILD)/clang; \
-	else echo "SKIPPED native-test with Clang: no clang with sanitizers here"; fi
+	else $(call SKIPPED,native-test-clang: no clang with sanitizers); fi
 
 native-test-avx512:
 	@if echo '#include <simde/x86/avx512.h>' | $(CC) -mavx2 -mfma -x c -E - >/dev/null 2>&1; \
 	then $(NATIVE) CC=$(CC) EMULATED=1 BUILD=$(NATIVE_BUILD)/avx512 PLANS=500; \
-	else echo "SKIPPED native-test of AVX-512: no SIMDe headers for $(CC) here"; fi
+	else $(call SKIPPED,native-test-avx512: no SIMDe headers for $(CC)); fi
 
 # Without AddressSanitizer, which does not run in the emulator.
 native-test-arm:
 	@if command -v $(ARM_CC) >/dev/null && [ -n "$(ARM_QEMU)" ]; then \
 	    $(NATIVE) CC=$(ARM_CC) RUN='$(ARM_QEMU) -cpu max' LDFLAGS=-static BUILD=$(NATIVE_BUILD)/aarch64 PLANS=300 \
 	        SANITIZERS='-fsanitize=undefined -fsanitize-undefined-trap-on-error'; \
-	else echo "SKIPPED native-test for 64-bit ARM: no $(ARM_CC) or no qemu-aarch64 here"; fi
+	else $(call SKIPPED,native-test-arm: no $(ARM_CC) or no qemu-aarch64); fi
 
 # The Python module under AddressSanitizer: bad input, damaged files, random plans, threads.
 sanitize: $(VENV)/.installed-dev

@@ -5,25 +5,25 @@
 #   scripts/sanitize.sh PYTHON [arguments of pytest]
 #
 # PYTHON has the package's dependencies and pytest. Says SKIPPED where the compiler is not GCC with a
-# shared AddressSanitizer.
+# shared AddressSanitizer, and writes it to the file SKIPPED_LOG.
 set -eu
+skip() {
+    echo "SKIPPED sanitize: $1" | tee -a "${SKIPPED_LOG:-/dev/null}"
+    exit 0
+}
 python=$1
 shift
 cd "$(dirname "$0")/.."
 compiler=${CC:-cc}
 if "$compiler" --version | grep -qi clang; then
-    echo "SKIPPED sanitize: $compiler is Clang, whose AddressSanitizer is not loaded before Python"
-    exit 0
+    skip "$compiler is Clang, whose AddressSanitizer is not loaded before Python"
 fi
 libraries=
 for name in libasan.so libstdc++.so; do # libstdc++: exceptions are watched from the beginning
     library=$("$compiler" -print-file-name=$name 2>/dev/null || true)
     case $library in
     /*) libraries="$libraries $library" ;;
-    *)
-        echo "SKIPPED sanitize: $compiler has no $name"
-        exit 0
-        ;;
+    *) skip "$compiler has no $name" ;;
     esac
 done
 
