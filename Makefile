@@ -27,7 +27,7 @@ lint: $(VENV)/.installed-dev
 # Undefined behaviour and out-of-bounds accesses in the C kernels end the run with an error: with this
 # compiler, with Clang, with AVX-512 emulated by SIMDe, and for 64-bit ARM in an emulator
 # (scripts/install-system-packages.sh has them). What is skipped is said, and also written to the file SKIPPED_LOG.
-NATIVE := $(MAKE) --no-print-directory -C tests/native run
+NATIVE := $(MAKE) --no-print-directory -j2 -C tests/native run
 NATIVE_BUILD := $(CURDIR)/build/native-test
 ARM_CC := aarch64-linux-gnu-gcc
 SKIPPED = echo "SKIPPED $(1)" | tee -a "$${SKIPPED_LOG:-/dev/null}"
