@@ -116,6 +116,52 @@ static void sigmoid_fx(const int32_t *x, size_t n, const int32_t *table, int32_t
     mf_sigmoid_array(x + i, n - i, table, out + i);
 }
 
+/* --- cells --------------------------------------------------------------------------------------- */
+MF_INLINE int32x4_t four_fx(const mf_gate_sums *s, const int32_t *sums, size_t gate, size_t unit) {
+    const size_t i = s->at[gate] + unit;
+    return scaled(vld1q_s32(sums + i), vld1q_s32(s->mu + i), vdupq_n_s64(-s->shift));
+}
+
+MF_INLINE int32x4_t four_gates(const mf_gates *g, const int32_t *x, const int32_t *h, size_t gate,
+                               size_t unit) {
+    return vqaddq_s32(four_fx(&g->x, x, gate, unit), four_fx(&g->h, h, gate, unit));
+}
+
+static void lstm(const mf_gates *g, const int32_t *x, const int32_t *h, const int32_t *old,
+                 int32_t *next, int32_t *out) {
+    enum { I, F, G, O };
+    size_t k = 0;
+    for (; k + 4 <= g->units; k += 4) {
+        const int32x4_t in = four_sigmoid(four_gates(g, x, h, I, k), g->table);
+        const int32x4_t forget = four_sigmoid(four_gates(g, x, h, F, k), g->table);
+        const int32x4_t fresh = four_tanh(four_gates(g, x, h, G, k), g->table);
+        const int32x4_t open = four_sigmoid(four_gates(g, x, h, O, k), g->table);
+        const int32x4_t kept = four_products(forget, vld1q_s32(old + k));
+        const int32x4_t c = vqaddq_s32(kept, four_products(in, fresh));
+        vst1q_s32(next + k, c);
+        vst1q_s32(out + k, four_products(open, four_tanh(c, g->table)));
+    }
+    const mf_gates rest = mf_gates_from(g, k);
+    mf_lstm(&rest, x, h, old + k, next + k, out + k);
+}
+
+static void gru(const mf_gates *g, const int32_t *x, const int32_t *h, const int32_t *old,
+                int32_t *out) {
+    enum { R, Z, N };
+    size_t k = 0;
+    for (; k + 4 <= g->units; k += 4) {
+        const int32x4_t reset = four_sigmoid(four_gates(g, x, h, R, k), g->table);
+        const int32x4_t keep = four_sigmoid(four_gates(g, x, h, Z, k), g->table);
+        const int32x4_t carried = four_products(reset, four_fx(&g->h, h, N, k));
+        const int32x4_t sum = vqaddq_s32(four_fx(&g->x, x, N, k), carried);
+        const int32x4_t fresh = four_tanh(sum, g->table);
+        const int32x4_t change = vqsubq_s32(vld1q_s32(old + k), fresh);
+        vst1q_s32(out + k, vqaddq_s32(fresh, four_products(keep, change)));
+    }
+    const mf_gates rest = mf_gates_from(g, k);
+    mf_gru(&rest, x, h, old + k, out + k);
+}
+
 /* Compilers write the other loops with NEON themselves. */
 const mf_elementwise mf_neon_elementwise = {
     .quantize = quantize,
@@ -133,6 +179,8 @@ const mf_elementwise mf_neon_elementwise = {
     .mul_f32 = mf_mul_f32,
     .sigmoid_f32 = mf_neon_sigmoid_f32,
     .tanh_f32 = mf_neon_tanh_f32,
+    .lstm = lstm,
+    .gru = gru,
 };
 
 #endif

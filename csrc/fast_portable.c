@@ -40,6 +40,8 @@ static const mf_elementwise elementwise = {
     .mul_f32 = mf_mul_f32,
     .sigmoid_f32 = mf_sigmoid_f32,
     .tanh_f32 = mf_tanh_f32,
+    .lstm = mf_lstm,
+    .gru = mf_gru,
 };
 
 const mf_instructions mf_portable = {

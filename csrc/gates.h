@@ -23,7 +23,8 @@ typedef struct {
 typedef struct {
     size_t units;
     mf_gate_sums x, h;
-    const int32_t *rises; /* mf_make_rises() */
+    const int32_t *table; /* of tanh */
+    const int32_t *rises; /* the same, by mf_make_rises() */
     int bounded;          /* all sums are proven to stay below 2^30 after rescaling and below 2^(31 - left) before */
 } mf_gates;
 
@@ -42,6 +43,13 @@ typedef void mf_lstm_kernel(const mf_gates *g, const int32_t *x, const int32_t *
                             const int32_t *old, int32_t *next, int32_t *out);
 typedef void mf_gru_kernel(const mf_gates *g, const int32_t *x, const int32_t *h,
                            const int32_t *old, int32_t *out);
+
+/* The kernels of reference. */
+mf_lstm_kernel mf_lstm;
+mf_gru_kernel mf_gru;
+
+/* The gates of the units from `first` on, for sums from there on: what fills no vector. */
+mf_gates mf_gates_from(const mf_gates *g, size_t first);
 
 #ifdef __cplusplus
 }

@@ -198,7 +198,8 @@ std::unique_ptr<Gates> gates_of(const Calls &calls, const Match &m, const PlanEn
     const auto function = std::find_if(m.used.begin(), m.used.end(), [&](size_t k) {
         return calls[k].call.kernel == MF_TANH;
     });
-    if (!shifts || !mf_make_rises(calls[*function].call.constants, made->rises.data())) {
+    const int32_t *table = calls[*function].call.constants;
+    if (!shifts || !mf_make_rises(table, made->rises.data())) {
         return nullptr;
     }
     made->x_mu = each_mu(x);
@@ -206,6 +207,7 @@ std::unique_ptr<Gates> gates_of(const Calls &calls, const Match &m, const PlanEn
     mf_gates &g = made->gates;
     g = {};
     g.units = calls[m.last].call.size;
+    g.table = table;
     g.rises = made->rises.data();
     g.x.mu = made->x_mu.data();
     g.h.mu = made->h_mu.data();
@@ -241,13 +243,10 @@ LoadedCall joined(const Calls &calls, const Match &m, const Gates &gates) {
 }  // namespace
 
 std::unique_ptr<Gates> join_gates(std::vector<LoadedCall> &calls, const PlanEnd &plan,
-                                  const mf_elementwise &kernels,
                                   const std::function<uint64_t(uint32_t)> &bound) {
     for (size_t last = 0; last < calls.size(); last++) {
         std::optional<Match> match = match_gates(calls, plan.rows, last);
-        const bool kernel = match && (match->kernel == MF_LSTM ? kernels.lstm != nullptr
-                                                               : kernels.gru != nullptr);
-        if (!kernel || !Judge(calls, plan, *match).allows()) {
+        if (!match || !Judge(calls, plan, *match).allows()) {
             continue;
         }
         std::unique_ptr<Gates> gates = gates_of(calls, *match, plan, bound);

@@ -63,7 +63,6 @@ std::optional<Match> match_gates(const std::vector<LoadedCall> &calls, size_t ro
 // Replaces the calls of a stage that make up a step of LSTM or GRU by one call, whose Gates it returns; null where
 // there are none, or other calls need what is made between. `bound` is that of the sums of a site.
 std::unique_ptr<Gates> join_gates(std::vector<LoadedCall> &calls, const PlanEnd &plan,
-                                  const mf_elementwise &kernels,
                                   const std::function<uint64_t(uint32_t)> &bound);
 
 #endif

@@ -360,7 +360,7 @@ void Plan::join_calls() {
     for (auto stage = made_.rbegin(); stage != made_.rend(); ++stage) {
         std::vector<LoadedCall> calls = stage->ahead;
         calls.insert(calls.end(), stage->step.begin(), stage->step.end());
-        while (std::unique_ptr<Gates> gates = join_gates(calls, end, *weights->kernels, bound)) {
+        while (std::unique_ptr<Gates> gates = join_gates(calls, end, bound)) {
             gates_.push_back(std::move(gates));
         }
         const auto step = std::find_if(calls.begin(), calls.end(),

@@ -66,7 +66,7 @@ typedef struct {
     void (*tanh_f32)(const float *x, size_t n, float *out);
     /* mf_enter_fx_f32 of plan.h; NULL: that one. */
     void (*enter_f32)(const float *x, size_t n, int32_t *fx);
-    mf_lstm_kernel *lstm; /* NULL: none, as the next; then calls are made one after another */
+    mf_lstm_kernel *lstm;
     mf_gru_kernel *gru;
 } mf_elementwise;
 

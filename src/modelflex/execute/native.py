@@ -110,11 +110,12 @@ def _limit_isa() -> None:
 
 def load_plan(plan: Plan, weights: _native.Weights, sites: Mapping[str, int]) -> _native.Plan:
     """A plan in the form that compiled code runs; `sites` are the numbers of products in `weights`."""
+    starts = {"state": 0, "scratch": plan.state_bytes}
 
     def place(view: View) -> tuple[int, int, int]:
         buffer = plan.buffers[view.buffer]
         item = ITEM_BYTES[buffer.dtype]
-        start = buffer.offset + (plan.state_bytes if buffer.space == "scratch" else 0)
+        start = starts[buffer.space] + buffer.offset
         stride = buffer.size * item if buffer.rows > 1 else 0
         return start + view.start * item, stride, view.size
 
