@@ -16,7 +16,7 @@ typedef struct {
     const int32_t *mu;
     size_t at[MF_MAX_GATES];
     int shift; /* 1 ... 32 */
-    int left;  /* where sums are bounded: they may be shifted to the left by so much, and 17 <= shift + left <= 46 */
+    int left;  /* where sums are bounded: they may be shifted to the left by so much, and 17 <= shift + left <= 32 */
 } mf_gate_sums;
 
 /* Gates in the order i, f, g, o (LSTM) or r, z, n (GRU). */

@@ -171,14 +171,26 @@ std::vector<int32_t> each_mu(const mf_call &rescale) {
     return mu;
 }
 
+// Whether calls that are made row after row write over what was made ahead.
+bool later_rows_lose(const Calls &calls, size_t maker, const Piece &made, size_t rows) {
+    for (size_t k = maker + 1; k < calls.size(); k++) {
+        for (const Piece &piece : calls[k].writes) {
+            if (!calls[k].ahead && !is_apart(piece, made, rows)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 // The bound of what a call of rescale reads.
 uint64_t bound_of(const Calls &calls, size_t rescale, size_t rows,
-                  const std::function<uint64_t(uint32_t)> &bound) {
+                  const std::function<uint64_t(const LoadedCall &)> &bound) {
     const Piece &sums = calls[rescale].reads[0];
     for (size_t k = rescale; k-- > 0;) {
         const mf_call &call = calls[k].call;
         if (call.product && is_same(calls[k].writes[0], sums)) {
-            return bound(call.site);
+            return calls[k].ahead && later_rows_lose(calls, k, sums, rows) ? UINT64_MAX : bound(calls[k]);
         }
         for (const Piece &piece : calls[k].writes) {
             if (!is_apart(piece, sums, rows)) {
@@ -190,7 +202,7 @@ uint64_t bound_of(const Calls &calls, size_t rescale, size_t rows,
 }
 
 std::unique_ptr<Gates> gates_of(const Calls &calls, const Match &m, const PlanEnd &plan,
-                                const std::function<uint64_t(uint32_t)> &bound) {
+                                const std::function<uint64_t(const LoadedCall &)> &bound) {
     const mf_call &x = calls[m.x.call].call, &h = calls[m.h.call].call;
     const bool shifts = std::min(x.shift, h.shift) >= 1 && std::max(x.shift, h.shift) <= 32;
     auto made = std::make_unique<Gates>();
@@ -243,7 +255,7 @@ LoadedCall joined(const Calls &calls, const Match &m, const Gates &gates) {
 }  // namespace
 
 std::unique_ptr<Gates> join_gates(std::vector<LoadedCall> &calls, const PlanEnd &plan,
-                                  const std::function<uint64_t(uint32_t)> &bound) {
+                                  const std::function<uint64_t(const LoadedCall &)> &bound) {
     for (size_t last = 0; last < calls.size(); last++) {
         std::optional<Match> match = match_gates(calls, plan.rows, last);
         if (!match || !Judge(calls, plan, *match).allows()) {

@@ -9,25 +9,7 @@
 #include <set>
 #include <vector>
 
-#include "plan.h"
-
-// What a call reads or writes of every row.
-struct Piece {
-    mf_place place;
-    size_t bytes;
-};
-
-// Whether no row of the one has a byte of any row of the other.
-bool is_apart(const Piece &a, const Piece &b, size_t rows);
-bool is_same(const Piece &a, const Piece &b);
-// Whether every row of the one has all bytes of the same row of the other.
-bool is_within(const Piece &inner, const Piece &outer);
-
-struct LoadedCall {
-    mf_call call;
-    std::vector<Piece> reads, writes;
-    bool ahead; // for all rows at once
-};
+#include "native_pieces.h"
 
 // What the `gates` of a call point to.
 struct Gates {
@@ -61,8 +43,8 @@ struct Match {
 std::optional<Match> match_gates(const std::vector<LoadedCall> &calls, size_t rows, size_t last);
 
 // Replaces the calls of a stage that make up a step of LSTM or GRU by one call, whose Gates it returns; null where
-// there are none, or other calls need what is made between. `bound` is that of the sums of a site.
+// there are none, or other calls need what is made between. `bound` is that of the sums that a call makes.
 std::unique_ptr<Gates> join_gates(std::vector<LoadedCall> &calls, const PlanEnd &plan,
-                                  const std::function<uint64_t(uint32_t)> &bound);
+                                  const std::function<uint64_t(const LoadedCall &)> &bound);
 
 #endif

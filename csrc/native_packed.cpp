@@ -47,22 +47,18 @@ bool packed_linear(nb::handle stored, int x_bits, const Array<const int16_t> &x,
 }
 
 bool packed_accumulate(nb::handle stored, int x_bits, const Array<const int32_t> &delta,
-                       const Array<const uint8_t> &mask, uint32_t mask_block,
                        const Array<int32_t> &total) {
     const NativeMatrix held = as_native_matrix(stored);
     const mf_matrix &m = held.matrix;
     require(delta.size() == m.inputs, "delta must have one entry for each input of the matrix");
     require(total.size() == m.out, "total must have one entry for each output of the matrix");
-    require(mask_block >= 1, "mask_block must be at least 1");
-    require(mask.size() == m.inputs / mask_block + (m.inputs % mask_block != 0),
-            "mask must have one entry for each block of inputs");
     for (size_t i = 0; i < delta.size(); i++) {
         require(delta.data()[i] > -65536 && delta.data()[i] < 65536, "delta has at most 17 bits");
     }
     const Packed packed(m, x_bits);
     if (packed.weights.data()) {
-        mf_packed_accumulate(packed.weights.data(), delta.data(), mask.data(), mask_block,
-                             total.data(), packed.scratch.data());
+        mf_packed_accumulate(packed.weights.data(), delta.data(), total.data(),
+                             packed.scratch.data());
     }
     return packed.weights.data() != nullptr;
 }
@@ -78,7 +74,7 @@ void packed_linear_f32(const Array<const float> &w, const Array<const float> &x,
     const Memory packed = Memory(mf_packed_f32_bytes(rows, inputs));
     mf_pack_f32(w.data(), rows, inputs, packed.data());
     mf_packed_linear_f32(packed.data(), x.data(), inputs, x.shape(0), bias ? bias->data() : nullptr,
-                         out.data(), rows, nullptr);
+                         out.data(), rows);
 }
 
 void limit_isa(const std::optional<std::string> &name) {
@@ -92,7 +88,7 @@ void bind_packed(nb::module_ &m) {
     m.def("packed_linear", &packed_linear, "matrix"_a, "x_bits"_a, "x"_a.noconvert(),
           "bias"_a.noconvert().none(), "out"_a.noconvert());
     m.def("packed_accumulate", &packed_accumulate, "matrix"_a, "x_bits"_a, "delta"_a.noconvert(),
-          "mask"_a.noconvert(), "mask_block"_a, "total"_a.noconvert());
+          "total"_a.noconvert());
     m.def("packed_linear_f32", &packed_linear_f32, "w"_a.noconvert(), "x"_a.noconvert(),
           "bias"_a.noconvert().none(), "out"_a.noconvert());
     m.def("isa", &mf_isa);

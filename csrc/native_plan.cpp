@@ -107,35 +107,6 @@ bool is_sound(const mf_piecewise &t) {
 
 }  // namespace
 
-bool is_same(const Piece &a, const Piece &b) {
-    return a.place.offset == b.place.offset && a.place.stride == b.place.stride && a.bytes == b.bytes;
-}
-
-bool is_within(const Piece &inner, const Piece &outer) {
-    const size_t at = inner.place.offset, from = outer.place.offset;
-    return inner.place.stride == outer.place.stride && from <= at &&
-           at + inner.bytes <= from + outer.bytes;
-}
-
-bool is_apart(const Piece &a, const Piece &b, size_t rows) {
-    const auto stride = static_cast<int64_t>(a.place.stride);
-    if (a.place.stride == b.place.stride && a.bytes <= a.place.stride && b.bytes <= b.place.stride) {
-        const int64_t ahead = static_cast<int64_t>(b.place.offset - a.place.offset);
-        const int64_t nearest = -ahead / stride, last = static_cast<int64_t>(rows) - 1;
-        for (int64_t k = std::max(nearest - 1, -last); k <= std::min(nearest + 1, last); k++) {
-            const int64_t from = ahead + k * stride; // of row i of a to row i + k of b
-            if (from < static_cast<int64_t>(a.bytes) && -from < static_cast<int64_t>(b.bytes)) {
-                return false;
-            }
-        }
-        return true;
-    }
-    const auto end = [rows](const Piece &p) {
-        return p.place.offset + (rows - 1) * p.place.stride + p.bytes;
-    };
-    return end(a) <= b.place.offset || end(b) <= a.place.offset;
-}
-
 Plan::Plan(std::shared_ptr<Weights> shared, bool is_integer, uint32_t row_count, size_t state,
            size_t scratch)
     : weights(std::move(shared)), integer(is_integer), rows(row_count), state_bytes(state),
@@ -323,6 +294,9 @@ void Plan::add_slot(nb::handle place, size_t item_bytes, nb::handle init) {
     const size_t bytes = at.size * item_bytes;
     require(at.place.offset + (rows - 1) * at.place.stride + bytes <= state_bytes,
             "a carried value lies beyond the state");
+    for (const Slot &other : slots) {
+        require(is_apart({at.place, bytes}, {other.place, other.bytes}, rows), "two slots share memory");
+    }
     const void *start = nullptr;
     if (!init.is_none()) {
         const nb::bytes given = nb::cast<nb::bytes>(init);
@@ -339,6 +313,7 @@ void Plan::finish(nb::handle given_x, nb::handle given_y) {
     require(!finished && !made_.empty(), "a plan has at least one stage");
     x = operand(given_x, 4);
     y = operand(given_y, 4);
+    prove();
     join_calls();
     for (Stage &stage : made_) {
         for (const auto *calls : {&stage.ahead, &stage.step}) {
@@ -356,11 +331,11 @@ void Plan::finish(nb::handle given_x, nb::handle given_y) {
 // Steps of LSTM and GRU in one call each.
 void Plan::join_calls() {
     PlanEnd end = {rows, state_bytes, memory_bytes, {}, {y.place, y.size * sizeof(int32_t)}};
-    const auto bound = [this](uint32_t site) { return weights->at(site).bound; };
+    const auto bound_of = [this](const LoadedCall &made) { return bound(made); };
     for (auto stage = made_.rbegin(); stage != made_.rend(); ++stage) {
         std::vector<LoadedCall> calls = stage->ahead;
         calls.insert(calls.end(), stage->step.begin(), stage->step.end());
-        while (std::unique_ptr<Gates> gates = join_gates(calls, end, bound)) {
+        while (std::unique_ptr<Gates> gates = join_gates(calls, end, bound_of)) {
             gates_.push_back(std::move(gates));
         }
         const auto step = std::find_if(calls.begin(), calls.end(),

@@ -15,6 +15,7 @@
 
 #include "native_arrays.h"
 #include "native_gates.h"
+#include "native_limits.h"
 #include "native_matrix.h"
 #include "plan.h"
 
@@ -47,8 +48,9 @@ class Weights {
     struct Product {
         mf_product product = {};
         int bits = 0;        // of the accumulator; 0: floats
+        int x_bits = 0;      // of the codes that it is packed for
         size_t entering = 0; // elements of the vector or map that is multiplied
-        uint64_t bound = 0;  // of the magnitude of its sums
+        uint64_t bound = 0;  // of the magnitude of its sums; UINT64_MAX: none is known
         Memory packed, bias, taps, codes, table, multipliers, index;
     };
     const Product &at(size_t site) const;
@@ -85,6 +87,8 @@ class Plan {
 
     size_t calls() const; // those that are made
     bool runs_once(size_t site) const;
+    // Whether the state of so many rows is one that steps may begin with.
+    bool allows_state(const uint8_t *state, size_t rows) const;
 
     std::shared_ptr<Weights> weights;
     bool integer, per_step = true, finished = false;
@@ -98,6 +102,7 @@ class Plan {
         size_t bytes;
     };
     std::vector<Slot> slots; // of all stages, in their order
+    Proof proof;
 
   private:
     Operand operand(nanobind::handle given, size_t item_bytes) const;
@@ -106,6 +111,8 @@ class Plan {
                const std::vector<Operand> &out) const;
     const int32_t *keep(nanobind::handle array, size_t *count, int32_t low, int32_t high);
 
+    void prove();
+    uint64_t bound(const LoadedCall &made) const;
     void join_calls();
 
     struct Stage {

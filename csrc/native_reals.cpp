@@ -58,10 +58,9 @@ struct Numpy {
     }
 };
 
-const Numpy &numpy() {
-    static const Numpy *const made = new Numpy; // never freed: the interpreter may end before
-    return *made;
-}
+// Made when the module is loaded: a static local variable would have threads wait for its maker, which waits for the
+// interpreter's lock that they hold. Never freed: the interpreter may end before.
+const Numpy *numpy = nullptr;
 
 char native_order() {
     const uint16_t one = 1;
@@ -78,9 +77,15 @@ char native_order() {
 
 }  // namespace
 
+void load_numpy() {
+    if (!numpy) {
+        numpy = new Numpy;
+    }
+}
+
 // Arrays of exactly numpy's type, and types of numbers that are numpy's own: others take the long way.
 bool Reals::read_numpy(PyObject *object, bool writable) {
-    const Numpy &np = numpy();
+    const Numpy &np = *numpy;
     if (Py_TYPE(object) != np.array) {
         return false;
     }
@@ -128,8 +133,8 @@ std::string Reals::shape_text() const {
 nb::object new_array(size_t rows, size_t columns, bool matrix, bool wide) {
     const nb::object shape = matrix ? nb::object(nb::make_tuple(rows, columns))
                                     : nb::object(nb::int_(columns));
-    PyObject *args[] = {shape.ptr(), numpy().types[wide]};
-    PyObject *made = PyObject_Vectorcall(numpy().empty, args, 2, nullptr);
+    PyObject *args[] = {shape.ptr(), numpy->types[wide]};
+    PyObject *made = PyObject_Vectorcall(numpy->empty, args, 2, nullptr);
     if (!made) {
         nb::raise_python_error(); // of memory, for example
     }

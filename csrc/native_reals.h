@@ -9,6 +9,9 @@
 
 #include "plan.h"
 
+// To be called before all else here, when the module is loaded.
+void load_numpy();
+
 // A C-contiguous array of native float32 or float64, of up to two dimensions where it is of any use. Raises ValueError
 // (std::invalid_argument) for anything else. The caller holds a reference to the object.
 class Reals {

@@ -23,9 +23,8 @@ Memory copy_of(nb::handle given, size_t count, const char *message) {
     return made;
 }
 
-}  // namespace
-
-namespace {
+uint64_t times(uint64_t a, uint64_t b) { return b && a > UINT64_MAX / b ? UINT64_MAX : a * b; }
+uint64_t plus(uint64_t a, uint64_t b) { return a > UINT64_MAX - b ? UINT64_MAX : a + b; }
 
 // The most that |w| of a stored matrix may be.
 uint64_t largest_weight(const mf_matrix &m) {
@@ -44,7 +43,8 @@ uint64_t largest(const Memory &bias, size_t n) {
     const T *at = reinterpret_cast<const T *>(bias.data());
     uint64_t found = 0;
     for (size_t i = 0; i < n; i++) {
-        found = std::max(found, static_cast<uint64_t>(std::abs(static_cast<int64_t>(at[i]))));
+        const auto bits = static_cast<uint64_t>(static_cast<int64_t>(at[i]));
+        found = std::max(found, at[i] < 0 ? 0 - bits : bits);
     }
     return found;
 }
@@ -96,6 +96,7 @@ void Weights::add_codes(nb::handle stored, int x_bits, int bits, nb::handle bias
     NativeMatrix native = as_native_matrix(stored);
     Product made;
     made.bits = bits;
+    made.x_bits = x_bits;
     mf_product &p = made.product;
     p.matrix = native.matrix;
     p.out = p.matrix.out;
@@ -106,9 +107,11 @@ void Weights::add_codes(nb::handle stored, int x_bits, int bits, nb::handle bias
                                : copy_of<int64_t>(bias, p.out, message);
         p.bias = made.bias.data();
     }
-    made.bound = largest_weight(p.matrix) * p.inputs << (x_bits - 1);
+    // A row of the map has as many weights as a stored row has codes.
+    made.bound = times(times(largest_weight(p.matrix), p.matrix.row_codes), uint64_t{1} << (x_bits - 1));
     if (p.bias) {
-        made.bound += bits == 32 ? largest<int32_t>(made.bias, p.out) : largest<int64_t>(made.bias, p.out);
+        made.bound = plus(made.bound, bits == 32 ? largest<int32_t>(made.bias, p.out)
+                                                 : largest<int64_t>(made.bias, p.out));
     }
     const size_t bytes = bits == 32 ? mf_packed_bytes(&p.matrix, x_bits) : 0;
     if (bytes) {

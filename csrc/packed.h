@@ -28,15 +28,14 @@ size_t mf_packed_scratch(const void *packed);
  * that int32 holds all sums of terms. acc may be the bias where steps is 1. */
 void mf_packed_linear(const void *packed, const int16_t *x, size_t x_stride, size_t steps,
                       const int32_t *bias, int32_t *acc, size_t acc_stride, void *scratch);
-/* total[out] += A delta, as mf_accumulate_i32: what the mask leaves out is 0. */
-void mf_packed_accumulate(const void *packed, const int32_t *delta, const uint8_t *mask,
-                          uint32_t mask_block, int32_t *total, void *scratch);
+/* total[out] += A delta, as mf_accumulate_i32: needs no mask, as what one leaves out is 0. */
+void mf_packed_accumulate(const void *packed, const int32_t *delta, int32_t *total, void *scratch);
 
 /* The same of float32 weights [out][inputs]; any order of summation. bytes is never 0. */
 size_t mf_packed_f32_bytes(uint32_t out, uint32_t inputs);
 void mf_pack_f32(const float *w, uint32_t out, uint32_t inputs, void *packed);
 void mf_packed_linear_f32(const void *packed, const float *x, size_t x_stride, size_t steps,
-                          const float *bias, float *y, size_t y_stride, void *scratch);
+                          const float *bias, float *y, size_t y_stride);
 /* The same for one x, without reading columns of inputs that are 0; places[inputs] is scratch. */
 void mf_packed_nonzero_f32(const void *packed, const float *x, const float *bias, float *y,
                            uint32_t *places);

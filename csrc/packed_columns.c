@@ -99,13 +99,10 @@ static int32_t take(const mf_packed *p, const int32_t *from, int32_t *rest, int1
     return left;
 }
 
-void mf_packed_accumulate(const void *packed, const int32_t *delta, const uint8_t *mask,
-                          uint32_t mask_block, int32_t *total, void *scratch) {
+void mf_packed_accumulate(const void *packed, const int32_t *delta, int32_t *total, void *scratch) {
     const mf_packed *p = packed;
     int32_t *rest = (int32_t *)(void *)((uint8_t *)scratch + MF_STEPS * p->prepared_bytes);
     int16_t *now = (int16_t *)(void *)(rest + p->columns);
-    (void)mask; /* what it leaves out is 0, which costs nothing here */
-    (void)mask_block;
     while (!p->by_columns || !few(p, delta)) {
         const int32_t left = take(p, delta, rest, now);
         mf_packed_linear(packed, now, 0, 1, total, total, 0, scratch);

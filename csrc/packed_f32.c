@@ -27,10 +27,9 @@ void mf_pack_f32(const float *w, uint32_t out, uint32_t inputs, void *packed) {
 }
 
 void mf_packed_linear_f32(const void *packed, const float *x, size_t x_stride, size_t steps,
-                          const float *bias, float *y, size_t y_stride, void *scratch) {
+                          const float *bias, float *y, size_t y_stride) {
     const mf_packed *p = packed;
     const float *tiles = (const float *)(const void *)((const uint8_t *)packed + MF_HEAD);
-    (void)scratch;
     p->isa->linear_f32(tiles, p->rows, p->columns, x, x_stride, steps, bias, y, y_stride);
 }
 

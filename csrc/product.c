@@ -151,19 +151,25 @@ MF_SCATTER(scatter_i32, int32_t)
 MF_SCATTER(scatter_f32, float)
 
 /* The fast product at all positions of one map, TILE at once. */
-#define MF_WINDOWS(name, type, result, gather, scatter, packed_linear)                             \
+#define MF_WINDOWS(name, type, result, gather, scatter, multiply)                                  \
     static void name(const mf_product *p, const type *map, mf_pieces s, result *acc) {             \
         for (uint32_t first = 0; first < p->positions; first += TILE) {                            \
             const uint32_t left = p->positions - first, count = left < TILE ? left : TILE;         \
             gather(p, map, first, count, (type *)s.seen);                                          \
-            packed_linear(p->packed, (const type *)s.seen, p->inputs, count,                       \
-                          (const result *)p->bias, (result *)s.found, p->out, s.packed);           \
+            multiply(p, (const type *)s.seen, count, (result *)s.found, s.packed);                 \
             scatter(p, (const result *)s.found, first, count, acc);                                \
         }                                                                                          \
     }
 
-MF_WINDOWS(windows_i32, int16_t, int32_t, gather_i16, scatter_i32, mf_packed_linear)
-MF_WINDOWS(windows_f32, float, float, gather_f32, scatter_f32, mf_packed_linear_f32)
+#define MF_MULTIPLY_I32(p, seen, count, found, scratch)                                            \
+    mf_packed_linear((p)->packed, seen, (p)->inputs, count, (const int32_t *)(p)->bias, found,     \
+                     (p)->out, scratch)
+#define MF_MULTIPLY_F32(p, seen, count, found, scratch)                                            \
+    mf_packed_linear_f32((p)->packed, seen, (p)->inputs, count, (const float *)(p)->bias, found,   \
+                         (p)->out)
+
+MF_WINDOWS(windows_i32, int16_t, int32_t, gather_i16, scatter_i32, MF_MULTIPLY_I32)
+MF_WINDOWS(windows_f32, float, float, gather_f32, scatter_f32, MF_MULTIPLY_F32)
 
 #define MF_AT(c, run, which, k, row, type)                                                         \
     ((type *)(void *)((run)->memory + (c)->which[k].offset + (row) * (c)->which[k].stride))
@@ -256,8 +262,7 @@ void mf_product_linear_f32(const mf_call *c, const mf_run *run, size_t first, si
     float *y = MF_AT(c, run, out, 0, first, float);
     const size_t x_stride = c->in[0].stride / sizeof *x, y_stride = c->out[0].stride / sizeof *y;
     if (!p->taps && !c->skip_zeros) {
-        mf_packed_linear_f32(p->packed, x, x_stride, rows, (const float *)p->bias, y, y_stride,
-                             s.packed);
+        mf_packed_linear_f32(p->packed, x, x_stride, rows, (const float *)p->bias, y, y_stride);
         return;
     }
     for (size_t i = 0; i < rows; i++, x += x_stride, y += y_stride) {
@@ -266,7 +271,7 @@ void mf_product_linear_f32(const mf_call *c, const mf_run *run, size_t first, si
         } else if (p->taps) {
             windows_f32(p, x, s, y);
         } else {
-            mf_packed_linear_f32(p->packed, x, 0, 1, (const float *)p->bias, y, 0, s.packed);
+            mf_packed_linear_f32(p->packed, x, 0, 1, (const float *)p->bias, y, 0);
         }
     }
 }
@@ -280,8 +285,7 @@ static void windows_accumulate(const mf_product *p, const int32_t *delta, mf_pie
         uint8_t any = 0;
         gather_i32(p, delta, k, 1, seen);
         for (uint32_t i = 0; i < p->inputs; i++) {
-            s.flags[i] = seen[i] != 0;
-            any |= s.flags[i];
+            any |= seen[i] != 0;
         }
         if (!any) {
             continue;
@@ -289,7 +293,7 @@ static void windows_accumulate(const mf_product *p, const int32_t *delta, mf_pie
         for (uint32_t r = 0; r < p->out; r++) {
             found[r] = total[(size_t)r * p->positions + k];
         }
-        mf_packed_accumulate(p->packed, seen, s.flags, 1, found, s.packed);
+        mf_packed_accumulate(p->packed, seen, found, s.packed);
         for (uint32_t r = 0; r < p->out; r++) {
             total[(size_t)r * p->positions + k] = found[r];
         }
@@ -314,7 +318,7 @@ void mf_product_accumulate_i32(const mf_call *c, const mf_run *run, size_t first
         if (p->packed && p->taps) {
             windows_accumulate(p, delta, s, total);
         } else if (p->packed) {
-            mf_packed_accumulate(p->packed, delta, mask, (uint32_t)c->block, total, s.packed);
+            mf_packed_accumulate(p->packed, delta, total, s.packed);
         } else if (p->taps) {
             mf_accumulate_windows_i32(&p->matrix, p->taps, p->positions, delta, (int32_t *)s.seen,
                                       total);

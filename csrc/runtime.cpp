@@ -29,6 +29,7 @@ class Stream {
                     step_->weights == chunk_->weights && step_->integer == chunk_->integer &&
                     step_->x.size == chunk_->x.size && step_->y.size == chunk_->y.size,
                 "both plans must be of one program");
+        require(step_->proof.limits == chunk_->proof.limits, "both plans must keep to one state");
         memory_ = Memory(step_->memory_bytes);
         scratch_ = Memory(step_->weights->scratch_bytes());
         if (!step_->integer) {
@@ -108,6 +109,8 @@ class Stream {
 
     void set_state(const nb::bytes &given) {
         require(given.size() == step_->state_bytes, "the state has another size");
+        require(step_->allows_state(static_cast<const uint8_t *>(given.data()), 1),
+                "the state holds numbers that no step leaves");
         const Busy busy(busy_);
         std::memcpy(memory_.data(), given.data(), given.size());
     }
@@ -275,6 +278,7 @@ nb::object stepper(nb::handle stream) {
 }  // namespace
 
 void bind_runtime(nb::module_ &m) {
+    load_numpy();
     nb::class_<Stream>(m, "Stream")
         .def(nb::init<std::shared_ptr<Plan>, std::shared_ptr<Plan>>(), "step"_a, "chunk"_a)
         .def_prop_ro("step", &stepper)

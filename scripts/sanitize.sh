@@ -1,6 +1,6 @@
 #!/bin/sh
-# Compile the Python module with AddressSanitizer and run on it the tests of hostile use of the
-# native runtime: bad input, changed memory, damaged files, random plans, threads.
+# Compile the Python module with AddressSanitizer and UndefinedBehaviorSanitizer and run on it the
+# tests of hostile use of the native runtime: bad input, changed memory, damaged files, random plans, threads.
 #
 #   scripts/sanitize.sh PYTHON [arguments of pytest]
 #
@@ -29,7 +29,7 @@ done
 
 # An environment of its own beside that of PYTHON, whose editable install it does not see.
 build=$PWD/build/sanitize
-flags='-fsanitize=address -fno-omit-frame-pointer -O1'
+flags='-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -O1'
 "$python" -m venv --without-pip "$build/venv"
 own=$("$build/venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 "$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' >"$own/base.pth"
@@ -43,6 +43,7 @@ isolation= # without CMake, pip brings its own
 rm -f "$build"/report.*
 export LD_PRELOAD="${libraries# }"
 export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:log_path="$build/report"
+export UBSAN_OPTIONS=print_stacktrace=1:log_path="$build/report"
 [ $# -gt 0 ] || set -- -q -p no:cacheprovider tests/native/test_native.py tests/unit/execute/test_native_*.py
 "$build/venv/bin/python" -m pytest "$@" || {
     code=$?

@@ -97,14 +97,7 @@ def packed_linear(matrix: object, x_bits: int, x: Int16, bias: Int32 | None, out
     `StoredMatrix` are packed for it. False, and nothing done, where there are none for this pair.
     """
 
-def packed_accumulate(
-    matrix: object,
-    x_bits: int,
-    delta: Int32,
-    mask: npt.NDArray[np.uint8],
-    mask_block: int,
-    total: Int32,
-) -> bool:
+def packed_accumulate(matrix: object, x_bits: int, delta: Int32, total: Int32) -> bool:
     """total += A·delta, as `matrix_accumulate`, by the fast kernels; see `packed_linear`."""
 
 def packed_linear_f32(w: Float32, x: Float32, bias: Float32 | None, out: Float32) -> None:

@@ -248,7 +248,7 @@ static void test_product(uint32_t out, uint32_t inputs, unsigned bits, uint32_t 
             change[i] = mask[i] ? (int32_t)(next_random() % 511) - 255 : 0;
         }
         mf_accumulate_i32(&m, change, mask, 1, expected);
-        mf_packed_accumulate(packed, change, mask, 1, acc, scratch);
+        mf_packed_accumulate(packed, change, acc, scratch);
         check_equal("accumulation", acc, expected, m.out * (size_t)4);
         free(packed);
         free(scratch);

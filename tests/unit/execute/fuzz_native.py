@@ -33,6 +33,8 @@ from modelflex.testing.recipes import cached_case
 
 REFUSED = (UserError, ValueError)
 LENGTHS = (5, 1, 3)
+NAMES = list(KERNELS)
+CODES = ("linear_i", "delta_encode", "accumulate")
 
 
 # --- artefacts -------------------------------------------------------------------------------------
@@ -249,7 +251,19 @@ def random_plan(seed: int) -> None:
             places = [[(offset, stride, size) for offset, stride, _ in given] for given in places]
         kernel, site = int(rng.integers(len(KERNELS) + 1)), number(rng, 3) - 1
         attrs = attributes(rng, [*KERNELS, ""][kernel])
-        call = (kernel, site, *places, attrs, bool(rng.random() < 0.5))
+        ahead = bool(rng.random() < 0.5)
+        call = (kernel, site, *places, attrs, ahead)
+        name = [*KERNELS, ""][kernel]
+        if name.startswith(CODES) and rng.random() < 0.98:  # of what an encoder makes
+            if name.startswith("accumulate"):
+                continue
+            size = places[0][0][2]
+            encode = {"mu": number(rng, 32767), "shift": 8, "bits": 2}
+            source = (*place(rng, state + scratch, rows)[:2], size)
+            if not attempt(
+                plan.add_call, NAMES.index("quantize"), -1, [source], places[0][:1], encode, ahead
+            ):
+                continue
         taken = attempt(plan.add_call, *call) or taken
         attempt(plan.add_slot, place(rng, state, rows), 4, rng.bytes(32))
     if attempt(plan.finish, (0, 0, 8), (64, 0, 8)) and rows == 1:

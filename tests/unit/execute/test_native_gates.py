@@ -308,10 +308,13 @@ def test_changed_plans_give_the_same_with_and_without_joined_calls(
         apart = unjoined(changed)
         try:
             both = load(changed), load(apart)
-        except ValueError:  # operands of a call overlap
+            steps = both if plan.rows == 1 else (step, step)
+            if not plan.lanes:
+                for pair in zip(steps, both, strict=True):
+                    native.Stream(*pair)
+        except ValueError:  # operands of a call overlap, or steps rely on sums that this changes
             continue
         assert both[1].calls == len(apart.calls)
-        steps = both if plan.rows == 1 else (step, step)
         found, expected = map(outcome, (changed, apart), both, steps)
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_array_equal(a, b)

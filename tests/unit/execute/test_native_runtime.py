@@ -21,6 +21,7 @@ from modelflex.errors import UserError
 from modelflex.execute.interpret import Interpreter
 from modelflex.execute.kernels import HAVE_NATIVE
 from modelflex.testing.generators import random_sequences
+from modelflex.testing.native import run_python
 from modelflex.testing.recipes import cached_case
 
 if not HAVE_NATIVE:
@@ -193,6 +194,29 @@ def test_threads_give_the_same_results() -> None:
         thread.join()
     for result in found.values():
         np.testing.assert_array_equal(result, wanted)
+
+
+def test_the_first_steps_may_be_made_by_threads_at_once() -> None:
+    """In a process of its own, as what is looked up once must not be looked up by one of them."""
+    code = """
+import faulthandler, sys, threading
+import numpy as np
+from modelflex.execute.native import Runtime
+from modelflex.testing.recipes import cached_case
+runtime = Runtime(cached_case(0).program)
+streams = [runtime] + [runtime.stream() for _ in range(7)]
+barrier = threading.Barrier(len(streams))
+def first(stream):
+    barrier.wait()
+    stream.step(np.zeros(8, np.float32))
+    print("done")
+sys.setswitchinterval(1e-6)
+faulthandler.dump_traceback_later(60, exit=True)
+threads = [threading.Thread(target=first, args=(s,)) for s in streams]
+for t in threads: t.start()
+for t in threads: t.join()
+"""
+    assert run_python(code).count("done") == 8
 
 
 def test_one_stream_in_two_threads_never_mixes(runtime: Runtime) -> None:
