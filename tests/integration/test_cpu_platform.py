@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,8 +84,13 @@ def test_a_search_keeps_its_constants_and_measurements(
     assert other.study.platform["constants"]["call_s"] > told["call_s"]
 
 
-def test_simulate_measures_a_model_as_it_is_or_by_a_recipe(project: Path, tmp_path: Path) -> None:
+def test_simulate_measures_a_model_as_it_is_or_by_a_recipe(
+    project: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     cpu = find_platform("cpu")
+    assert re.fullmatch(r"modelflex: measuring .* go to .*/cpu-\w+\.json", *caplog.messages)
+    assert find_platform("cpu").constants == cpu.constants
+    assert len(caplog.messages) == 1
     model, data = project.parent, project.parent / "calibration.npz"
     plain = price_model(model, cpu)
     assert plain["recipe"] is None

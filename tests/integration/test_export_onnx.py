@@ -60,6 +60,9 @@ def test_refusals_are_one_line(
     taken.write_bytes(b"something else")
     message = one_line(capsys, "export", str(saved), "--format", "onnx", "--out", str(taken))
     assert "exists and is no export" in message
+    other = saved / "model.json"
+    message = one_line(capsys, "export", str(saved), "--format", "onnx", "--out", str(other))
+    assert "is a file; expected a name that ends in .onnx, or a folder" in message
     message = one_line(capsys, "export", str(saved), "--format", "onxn", "--out", str(taken))
     assert "did you mean 'onnx'" in message
     monkeypatch.setitem(sys.modules, "onnx", None)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -55,11 +57,20 @@ class Sequences:
         x: float32 [ΣT, F]; integer programs read float64 without rounding it first.
         lengths: int64 [N], each ≥ 1, summing to ΣT.
         y: targets: [N] or [ΣT] class numbers, [N, K] or [ΣT, K] values, or None.
+
+    Raises:
+        UserError: x is no array of rows, or lengths are not as they should be.
     """
 
     x: Array
     lengths: Array
     y: Array | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.x, np.ndarray) or not self.x.ndim:
+            raise UserError(f"x of the sequences is {_told(self.x)}", "an array [ΣT, F]")
+        lengths = checked_lengths(self.lengths, self.x.shape[0], "the sequences")
+        object.__setattr__(self, "lengths", lengths)
 
     @property
     def count(self) -> int:
@@ -114,3 +125,69 @@ class Sequences:
                 sha.update(f"{array.dtype}{array.shape}".encode())
                 sha.update(np.ascontiguousarray(array).tobytes())
         return sha.hexdigest()
+
+
+def checked_lengths(lengths: Any, rows: int, where: str) -> Array:
+    """Lengths of recordings, int64 [N], that share `rows` time steps out among them.
+
+    Raises:
+        UserError: no whole numbers [N], one below 1, or another sum.
+    """
+    if (
+        not isinstance(lengths, np.ndarray)
+        or lengths.ndim != 1
+        or not lengths.size
+        or lengths.dtype.kind not in "iu"
+    ):
+        raise UserError(f"{where}: lengths are {_told(lengths)}", "an array of integers [N], N ≥ 1")
+    if lengths.min() < 1 or lengths.max() > rows:
+        raise UserError(
+            f"{where}: lengths are {lengths.min()} … {lengths.max()}",
+            f"1 … {rows} (the rows of x)",
+            "leave out empty sequences",
+        )
+    lengths = lengths.astype(np.int64, copy=False)
+    if lengths.sum() != rows:
+        raise UserError(f"{where}: lengths sum to {lengths.sum()}", f"{rows}, the rows of x")
+    return lengths
+
+
+def as_sequences(given: Any) -> Sequences:
+    """Sequences from an array [N, T, F] or an iterable of arrays [T, F], in the type that they have.
+
+    Raises:
+        UserError: something else, or arrays that do not fit each other.
+    """
+    expected = (
+        "Sequences (modelflex.load_sequences), an array [N, T, F] or an iterable of arrays [T, F]"
+    )
+    if isinstance(given, Sequences):
+        return given
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise UserError(f"the data are {_told(given)}", expected)
+    try:
+        parts = [np.asarray(part) for part in given]
+    except (ValueError, TypeError, RuntimeError) as error:  # rows of unequal length; a 0-d array
+        raise UserError(f"the data are no arrays ({str(error)[:100]})", expected) from None
+    if not parts:
+        raise UserError("the data are empty", "at least one sequence")
+    for number, part in enumerate(parts):
+        if part.ndim != 2 or part.shape[1] != parts[0].shape[-1] or not part.size:
+            wanted = parts[0].shape[1] if parts[0].ndim == 2 else "F"
+            raise UserError(
+                f"sequence {number} of the data has the shape {part.shape}",
+                f"[T, {wanted}], T ≥ 1",
+                "for a single sequence x [T, F] give [x]",
+            )
+    lengths = np.array([len(part) for part in parts], np.int64)
+    try:
+        return Sequences(np.concatenate(parts), lengths)
+    except TypeError as error:
+        raise UserError(f"the data are no numbers ({str(error)[:100]})", expected) from None
+
+
+def _told(given: Any) -> str:
+    """What an object is."""
+    if isinstance(given, np.ndarray):
+        return f"{given.dtype} of the shape {given.shape}"
+    return f"a {type(given).__name__}"

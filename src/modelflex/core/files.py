@@ -56,7 +56,9 @@ def replace_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         UserError: it can't be written.
     """
     with looking_at(folder):
-        folder = folder.resolve()  # a symbolic link keeps pointing where it points
+        folder = Path(os.path.realpath(folder))  # a symbolic link keeps pointing where it points
+    if folder.is_symlink():
+        raise UserError(f"'{folder}' is a symbolic link that leads to itself", "a folder")
     # Fixed names, so that what a killed run left behind is cleared by the next one.
     fresh, old = (folder.with_name(f".{folder.name}.{which}") for which in ("new", "old"))
     try:

@@ -18,6 +18,8 @@ MAX_NUMBERS = 1 << 28
 """Numbers of a whole network: its matrices written out, what its layers keep and give, and the places
 that its windows look at. A small file can mean any number of matrices that are each small enough.
 """
+MAX_LAYERS = 1 << 12
+"""Layers of a network: each is planned and run on its own."""
 MAX_OPTION = 1 << 20
 MAX_PAST = 1 << 22
 """Numbers of earlier steps that a layer may keep."""
@@ -179,6 +181,10 @@ def check_model(model: Model) -> Model:
     """
     if not model.layers:
         raise UserError(f"model '{model.name}' has no layer", "at least one")
+    if len(model.layers) > MAX_LAYERS:
+        raise UserError(
+            f"model '{model.name}' has {len(model.layers)} layers", f"at most {MAX_LAYERS}"
+        )
     if model.output not in OUTPUTS:
         raise UserError(f"model output is '{model.output}'", f"one of {', '.join(OUTPUTS)}")
     names = [layer.name for layer in model.layers]

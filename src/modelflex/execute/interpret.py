@@ -181,6 +181,11 @@ def _slice_state(
     }
 
 
+def _own(value: Array) -> Array:
+    """The value in memory of its own: it may be a view of a state that is about to change."""
+    return value if value.base is None else value.copy()
+
+
 def _join(parts: list[dict[str, Array]]) -> dict[str, Array]:
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
@@ -268,11 +273,12 @@ class _Run:
             now: dict[str, Array] = {}
             for op in ops:
                 self._apply(op, values, now)
-            for slot in graph.state:
-                state[slot.name][:n] = values[slot.write]
             if out is None:
                 out = np.empty((packing.rows.size, values[y].shape[1]), values[y].dtype)
-            out[rows] = values[y]
+            out[rows] = values[y]  # before the state changes: it may be a view of it
+            after = [_own(values[slot.write]) for slot in graph.state]
+            for slot, new in zip(graph.state, after, strict=True):
+                state[slot.name][:n] = new
             for site, used in now.items():
                 if t == 0:
                     caught[site] = np.empty((packing.rows.size, used.shape[1]), used.dtype)

@@ -6,12 +6,12 @@ Floats agree to `FLOAT_TOLERANCE`: sums run in another order, and σ and tanh ar
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn, SupportsIndex
 
 import numpy as np
 
-from modelflex.core.data import Sequences
+from modelflex.core.data import Sequences, as_sequences
 from modelflex.core.fixed import TANH_TABLE, Array
 from modelflex.core.plan import ITEM_BYTES, KERNELS, Call, Plan, View
 from modelflex.core.planner import accumulator_bits, make_plan
@@ -206,6 +206,13 @@ class Runtime:
         """Another stream with the same weights, at reset."""
         return Runtime(self._shared)
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        # A copy would share the carried state; compiled code has no form to send to a process.
+        raise TypeError(
+            "a Runtime cannot be copied or pickled; for another sequence use stream(), in another "
+            "process compile the model there"
+        )
+
     # --- state -----------------------------------------------------------------------------------
     @property
     def state(self) -> dict[str, dict[str, Array]]:
@@ -265,9 +272,16 @@ class Runtime:
             )
 
     # --- batches ---------------------------------------------------------------------------------
-    def run_batch(self, sequences: Sequences, threads: int = 1) -> Execution:
-        """Run ragged sequences, each from reset; the stream's own state stays as it is. See `run_native`."""
-        return run_native(self._shared, sequences, threads)
+    def run_batch(
+        self, sequences: Sequences | Iterable[Array] | Array, threads: int = 1
+    ) -> Execution:
+        """Run sequences, each from reset; the stream's own state stays as it is. See `run_native`.
+
+        Args:
+            sequences: what `load_sequences` gives, arrays [T, inputs] or an array [N, T, inputs].
+            threads: how many threads run at once, from 1 to 1024.
+        """
+        return run_native(self._shared, as_sequences(sequences), threads)
 
 
 def run_native(
@@ -286,8 +300,9 @@ def run_native(
         UserError: the sequences do not have the features that the program reads, or outputs are not
             finite; a number of threads that is not from 1 to 1024.
     """
-    if not 1 <= threads <= MAX_THREADS:
-        raise UserError(f"{threads} threads", f"from 1 to {MAX_THREADS}")
+    whole = isinstance(threads, int | np.integer) and not isinstance(threads, bool)
+    if not whole or not 1 <= threads <= MAX_THREADS:
+        raise UserError(f"threads is {str(threads)[:30]}", f"a number from 1 to {MAX_THREADS}")
     shared = program if isinstance(program, Shared) else Shared(program)
     if sequences.x.ndim != 2 or sequences.x.shape[1] != shared.plan.inputs:
         raise UserError(

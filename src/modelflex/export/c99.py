@@ -117,6 +117,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise UserError(f"{where}: bytes are {str(nbytes)[:60]}", f"those of {', '.join(_SIZES)}")
     if symbol(name) != name:
         raise UserError(f"{where}: symbol is {name[:60]!r}", "the prefix of C symbols")
+    if not {f"{name}.c", f"{name}.h"} <= files.keys():
+        raise UserError(f"{where} does not name {name}.c and {name}.h", "all files of an export")
     # The files are read, copied and compiled: their names must not lead elsewhere.
     odd = [file for file in files if not _FILE.fullmatch(file)]
     if odd:

@@ -60,7 +60,11 @@ def _export(
     make: Callable[[Model, Program], OnnxGraph], model: Model, path: Path, name: str | None
 ) -> dict[str, Any]:
     name = symbol(model.name) if name is None else given_symbol(name)
-    path = path if path.suffix == ".onnx" else path / f"{name}.onnx"
+    if path.suffix != ".onnx":
+        with looking_at(path):
+            if path.exists() and not path.is_dir():
+                raise UserError(f"'{path}' is a file", "a name that ends in .onnx, or a folder")
+        path = path / f"{name}.onnx"
     _check_replaceable(_package(), path)
     program = build_program(model)
     graph = make(model, program)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from modelflex.core.data import Sequences
+from modelflex.core.data import Sequences, checked_lengths
 from modelflex.core.fixed import Array
 from modelflex.core.model import Model
 from modelflex.core.program import check_symbols_read
@@ -168,20 +168,7 @@ def _checked(x: Array, lengths: Array, y: Any, where: str) -> Sequences:
             "[ΣT, F] and not empty",
             "use x[:, None] for one feature",
         )
-    if lengths.ndim != 1 or not lengths.size or lengths.dtype.kind not in "iu":
-        raise UserError(
-            f"{where}: lengths are {lengths.dtype} of the shape {lengths.shape}",
-            "integers [N], N ≥ 1",
-        )
-    if lengths.min() < 1 or lengths.max() > x.shape[0]:
-        raise UserError(
-            f"{where}: lengths are {lengths.min()} … {lengths.max()}",
-            f"1 … {x.shape[0]} (the rows of x)",
-            "leave out empty sequences",
-        )
-    lengths = lengths.astype(np.int64)
-    if lengths.sum() != x.shape[0]:
-        raise UserError(f"{where}: lengths sum to {lengths.sum()}", f"{x.shape[0]}, the rows of x")
+    lengths = checked_lengths(lengths, x.shape[0], where)
     if y is not None:
         y = _array(y, f"{where}: y")
         if y.ndim not in (1, 2) or y.shape[0] not in (lengths.size, x.shape[0]):

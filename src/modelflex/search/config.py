@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -160,7 +161,7 @@ def parse_config(raw: Mapping[str, Any], base: Path) -> Config:
 
 def _path(text: str, base: Path, where: str) -> str:
     try:
-        path = (base / text).resolve()
+        path = Path(os.path.realpath(base / text))  # loops of links are found when it is read
         path.exists()
     except (OSError, ValueError) as error:  # too long, or a NUL inside
         reason = getattr(error, "strerror", None) or error

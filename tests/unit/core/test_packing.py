@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tracemalloc
+from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from modelflex.core.data import Sequences
 from modelflex.core.packing import make_packing
+from modelflex.errors import UserError
 
 lengths_lists = st.lists(st.integers(1, 9), min_size=1, max_size=12)
 
@@ -80,3 +83,24 @@ def test_digests_tell_content_apart() -> None:
     }
     assert len(digests) == 5
     assert Sequences(x.copy(), lengths.copy()).digest in digests
+
+
+BAD_LENGTHS: dict[str, tuple[Any, str]] = {
+    "too few": (np.array([1, 2]), "sum to 3; expected 4"),
+    "too many": (np.array([3, 3]), "sum to 6; expected 4"),
+    "too long": (np.array([5]), "5 … 5; expected 1 … 4"),
+    "an empty one": (np.array([4, 0]), "leave out empty"),
+    "below zero": (np.array([5, -1]), "-1 … 5"),
+    "floats": (np.array([4.0]), "expected an array of integers"),
+    "none": (np.array([], int), "expected an array of integers"),
+    "a list": ([4], "are a list"),
+    "a table": (np.array([[4]]), "expected an array of integers"),
+    "nothing": (None, "are a NoneType"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_LENGTHS)
+def test_lengths_share_out_the_rows(name: str) -> None:
+    lengths, message = BAD_LENGTHS[name]
+    with pytest.raises(UserError, match=message):
+        Sequences(np.zeros((4, 2)), lengths)

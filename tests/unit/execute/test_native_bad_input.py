@@ -163,7 +163,7 @@ def test_objects_that_were_never_made_are_refused() -> None:
 @pytest.mark.parametrize("threads", [0, -1, 1025, 1 << 70])
 def test_numbers_of_threads(threads: int) -> None:
     case = cached_case(0)
-    with pytest.raises(UserError, match="threads; expected from 1 to 1024"):
+    with pytest.raises(UserError, match="expected a number from 1 to 1024"):
         run_native(case.program, case.data, threads)
 
 

@@ -347,6 +347,23 @@ def test_a_manifest_without_sizes_is_refused(case: Case, tmp_path: Path, sizes: 
         c99.read_manifest(tmp_path / "c")
 
 
+def test_a_manifest_without_files_is_refused(case: Case, tmp_path: Path) -> None:
+    export_c99(case.made.model, tmp_path / "c")
+    path = tmp_path / "c" / c99.MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"files": {}}))
+    with pytest.raises(UserError, match=r"manifest\.json' does not name"):
+        c99.read_manifest(tmp_path / "c")
+
+
+def test_a_link_to_itself_is_no_place(case: Case, tmp_path: Path) -> None:
+    for out in (tmp_path / "loop", tmp_path / "around"):
+        out.symlink_to(tmp_path / ("loop" if out.name == "loop" else "back"))
+    (tmp_path / "back").symlink_to(tmp_path / "around")
+    for out in (tmp_path / "loop", tmp_path / "around", tmp_path / "loop" / "inside"):
+        with pytest.raises(UserError, match=r"leads to itself|can't be written|cannot read"):
+            export_c99(case.made.model, out)
+
+
 def test_a_folder_that_can_not_be_looked_at(case: Case, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="File name too long"):
         export_c99(case.made.model, tmp_path / ("a" * 300))

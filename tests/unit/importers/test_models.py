@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from modelflex.core.model import Layer, Model, check_model
 from modelflex.errors import UserError
 from modelflex.importers.models import load_model
 
@@ -224,3 +225,9 @@ def test_paths_that_are_refused(tmp_path: Path, source: str, message: str) -> No
 def test_a_head_beside_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a head was given for a file"):
         load_model(write(tmp_path), head=object())
+
+
+def test_more_layers_than_anyone_stacks_are_refused() -> None:
+    layers = tuple(Layer(f"d{i}", "dense", 1, 1) for i in range(4097))
+    with pytest.raises(UserError, match="has 4097 layers; expected at most 4096"):
+        check_model(Model("deep", layers, {}, "values"))

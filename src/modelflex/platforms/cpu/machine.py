@@ -44,9 +44,21 @@ def cpu_name(file: Path = CPU_INFO) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What the constants hang on: processor, caches, instruction set in use, compiled kernels."""
+    """What the constants hang on: processor, caches, instruction set in use, compiled kernels.
+
+    Raises:
+        UserError: the native kernels were not built or cannot be loaded.
+    """
     # Not at the top: the module is absent without a compiler, and the platform's name is known even so.
-    import modelflex._native as _native
+    try:
+        import modelflex._native as _native
+    except ImportError as error:
+        absent = isinstance(error, ModuleNotFoundError)
+        raise UserError(
+            f"the native kernels cannot be loaded ({'they were not built' if absent else error})",
+            "an installation with a C compiler for the platform 'cpu'",
+            "take another platform",
+        ) from None
 
     return {
         "cpu": cpu_name(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Self, final
@@ -19,6 +20,7 @@ from modelflex.platforms.cpu.machine import keep, kept_file, machine, read_kept
 from modelflex.platforms.cpu.timing import energy_per_step_j, single_steps
 from modelflex.registry import PLATFORMS
 
+_LOG: Final = logging.getLogger(__name__)
 SECONDS: Final = 1.0
 """How long the warm steps of a measurement take, at most."""
 MEMORY_SHARE: Final = 0.5
@@ -82,6 +84,7 @@ class Cpu(MeasuredPlatform):
         file = kept_file(here)
         constants = _kept(file)
         if constants is None:
+            _LOG.warning("modelflex: measuring this machine, once; its constants go to %s", file)
             constants = calibrate(executor, here)
             keep(file, constants.to_json())
         return type(self)(constants)
