@@ -74,7 +74,9 @@ def gather(case: Case, modules: Sequence[ModuleType], missing: dict[str, str]) -
 def rounds(group: Sequence[Contender]) -> int:
     """How many rounds fit into `WARM_S`, where one takes as long as the first."""
     first = timing.warm(group, 1)
-    taken = sum(s[0] * timing.steps(one) for one, s in zip(group, first, strict=True))
+    taken = sum(
+        max(s[0] * timing.steps(one), timing.BLOCK_S) for one, s in zip(group, first, strict=True)
+    )
     return int(min(max(WARM_S / taken, ROUNDS[0]), ROUNDS[1]))
 
 
