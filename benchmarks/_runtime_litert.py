@@ -98,11 +98,12 @@ class _Invoked:
             for before, after in carried:
                 before[...] = after
 
-    def run_sequence(self, _: Sequence[None]) -> None:
-        """One step after another."""
-        for token, row in zip(self.tokens, self.rows, strict=True):
-            self.run((token,))
-            row[...] = self.y[0]
+    def run_sequence(self, tokens: Sequence[None]) -> None:
+        """One step after another, the sequence once a token."""
+        for _ in tokens:
+            for token, row in zip(self.tokens, self.rows, strict=True):
+                self.run((token,))
+                row[...] = self.y[0]
 
     def reset(self) -> None:
         for before, _ in self.carried:
