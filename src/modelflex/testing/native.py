@@ -12,6 +12,7 @@ import numpy as np
 from modelflex.core.data import Sequences
 from modelflex.core.fixed import Array
 from modelflex.core.program import Program
+from modelflex.core.stored_matrix import StoredMatrix
 from modelflex.execute.interpret import Execution, Interpreter
 from modelflex.execute.kernels import HAVE_NATIVE
 from modelflex.execute.native import FLOAT_TOLERANCE, Runtime, run_native
@@ -77,6 +78,31 @@ def _equal(found: Array, wanted: Array) -> None:
 def _close(found: Array, wanted: Array) -> None:
     error = np.abs(found - wanted) / np.maximum(1.0, np.abs(wanted))
     assert error.max(initial=0.0) <= FLOAT_TOLERANCE
+
+
+def stored_codes(codes: Array) -> StoredMatrix:
+    """A dense matrix of 8-bit codes [out, inputs] as it is stored."""
+    out, inputs = codes.shape
+    return StoredMatrix(
+        codes=codes.astype(np.int8).view(np.uint8).ravel(),
+        table=None,
+        multipliers=None,
+        index=None,
+        out=out,
+        inputs=inputs,
+        rows=out,
+        row_codes=inputs,
+        block=1,
+        kept=0,
+        block_rows=1,
+        rows_per_table=out,
+        groups=0,
+        bits=8,
+        grid="symmetric",
+        layout="dense",
+        index_bits=0,
+        by_columns=False,
+    )
 
 
 def run_python(code: str, **variables: str) -> str:

@@ -21,7 +21,7 @@ from modelflex.errors import UserError
 from modelflex.execute import native as executor
 from modelflex.execute.kernels import HAVE_NATIVE
 from modelflex.testing.generators import random_sequences
-from modelflex.testing.native import run_python
+from modelflex.testing.native import run_python, stored_codes
 from modelflex.testing.recipes import cached_case
 
 if not HAVE_NATIVE:
@@ -272,26 +272,7 @@ def test_numbers_out_of_range_are_refused(name: str) -> None:
 def one_product() -> native.Weights:
     """The 3 × 8 matrix of zeros, codes of 8 bits."""
     weights = native.Weights()
-    stored = StoredMatrix(
-        codes=np.zeros(24, np.uint8),
-        table=None,
-        multipliers=None,
-        index=None,
-        out=3,
-        inputs=8,
-        rows=3,
-        row_codes=8,
-        block=1,
-        kept=0,
-        block_rows=1,
-        rows_per_table=3,
-        groups=0,
-        bits=8,
-        grid="symmetric",
-        layout="dense",
-        index_bits=0,
-        by_columns=False,
-    )
+    stored = stored_codes(np.zeros((3, 8), np.int8))
     weights.add_codes(stored, 8, 32, None, None, 8, 1)
     return weights
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from modelflex.core.plan import KERNELS
-from modelflex.core.stored_matrix import StoredMatrix
 from modelflex.execute.kernels import HAVE_NATIVE
+from modelflex.testing.native import stored_codes
 
 if not HAVE_NATIVE:
     pytest.skip("the native kernels were not built", allow_module_level=True)
@@ -26,26 +26,7 @@ Place = tuple[int, int, int]
 def one_weight(bias: np.ndarray | None = None, bits: int = 32) -> native.Weights:
     """One product of one input of 8 bits by 1."""
     weights = native.Weights()
-    stored = StoredMatrix(
-        codes=np.array([1], np.uint8),
-        table=None,
-        multipliers=None,
-        index=None,
-        out=1,
-        inputs=1,
-        rows=1,
-        row_codes=1,
-        block=1,
-        kept=0,
-        block_rows=1,
-        rows_per_table=1,
-        groups=0,
-        bits=8,
-        grid="symmetric",
-        layout="dense",
-        index_bits=0,
-        by_columns=False,
-    )
+    stored = stored_codes(np.ones((1, 1), np.int8))
     weights.add_codes(stored, 8, bits, bias, None, 1, 1)
     return weights
 
