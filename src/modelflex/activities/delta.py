@@ -11,7 +11,8 @@ from pydantic import ConfigDict, with_config
 from modelflex.core.fixed import Array
 from modelflex.core.kernels import OVERSHOOT_BITS, delta_encode
 from modelflex.core.packing import make_packing
-from modelflex.core.tracer import Activity, InputSite, Link, Product, Tracer, Value
+from modelflex.core.recorder import Value
+from modelflex.core.tracer import Activity, InputSite, Link, Product, Tracer
 from modelflex.errors import UserError
 from modelflex.registry import ACTIVITIES
 

@@ -8,7 +8,8 @@ from typing import final
 from pydantic import ConfigDict, with_config
 
 from modelflex.core.fixed import Array
-from modelflex.core.tracer import Activity, InputSite, Link, Product, Tracer, Value
+from modelflex.core.recorder import Value
+from modelflex.core.tracer import Activity, InputSite, Link, Product, Tracer
 from modelflex.registry import ACTIVITIES
 
 

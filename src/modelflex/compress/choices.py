@@ -97,10 +97,14 @@ def weight_axes(model: Model) -> dict[str, Axes]:
         fed = _shapes(replace(layer, inputs=layer.inputs + 1), layer)
         for name, (out, inputs) in layer.weight_shapes.items():
             grown = wider[name][0] - out
-            columns = layer.name if wider[name][1] != inputs else ""
-            axes[name] = Axes(
-                grown, layer.name if grown else "", before if fed[name][1] != inputs else columns
-            )
+            reads = [
+                source
+                for source, shapes in ((before, fed), (layer.name, wider))
+                if shapes[name][1] != inputs
+            ]
+            # Columns that belong to both (an augmented matrix) are left as they are.
+            columns = reads[0] if len(reads) == 1 else ""
+            axes[name] = Axes(grown, layer.name if grown else "", columns)
         before = layer.name
     return axes
 
@@ -166,11 +170,21 @@ def _check_removal(layer: Layer, after: Layer | None, units: int) -> None:
     reader = _shapes(replace(after, inputs=after.inputs + 1), after)
     shapes = [reader[n][1] - s[1] for n, s in after.weight_shapes.items()]
     even = all(g[0] - s[0] in (0, s[0] // layer.units) for g, s in zip(grown, sizes, strict=True))
-    if not even or sorted(shapes)[-1:] != [1]:
+    if not even or sorted(shapes)[-1:] != [1] or _is_augmented(layer) or _is_augmented(after):
         raise UserError(
             f"units of '{layer.name}' are to be removed, read by '{after.name}' ({after.kind})",
-            "weights with a column for each unit in the next layer",
+            "weights with a column for each unit in the next layer, and none over two layers' outputs",
         )
+
+
+def _is_augmented(layer: Layer) -> bool:
+    """Whether columns of one weight belong partly to the layer's input and partly to its own units."""
+    wider = _shapes(replace(layer, units=layer.units + 1), layer)
+    fed = _shapes(replace(layer, inputs=layer.inputs + 1), layer)
+    return any(
+        wider[name][1] != inputs != fed[name][1]
+        for name, (_, inputs) in layer.weight_shapes.items()
+    )
 
 
 def reduced_layers(model: Model, recipe: Recipe) -> tuple[Layer, ...]:

@@ -45,6 +45,13 @@ PRIMITIVES: Mapping[str, Primitive] = {
         "(codes, last sent) → (Δ, mask, sent): Δ where a block moved by ≥ its threshold",
     ),
     "accumulate": Primitive(3, 1, (2,), False, "(Δ, mask, M) → M + A·Δ over the masked inputs"),
+    "refine": Primitive(
+        1,
+        1,
+        (None,),
+        False,
+        "bias + Σ_n u_n·(v_n·x) over the first terms, as many as the step's budget allows",
+    ),
     "rescale": Primitive(1, 1, (None,), True, "fx = sat(rsh(acc·μ_row, s))"),
     "add": Primitive(2, 1, (0,), True, "saturating sum"),
     "sub": Primitive(2, 1, (0,), True, "saturating difference"),

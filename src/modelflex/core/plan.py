@@ -48,6 +48,9 @@ KERNELS: Final[Mapping[str, str]] = {
     "relu_f32": "(x) → max(x, 0)",
     "one_hot_f32": "(index) → 1 at that element, else 0",
     "copy": "(a) → a, of any type",
+    "refine_i32": "(codes) → acc: bias + U·(V·x) over the first terms; inner (the site of V), groups",
+    "refine_i64": "the same in 64 bits",
+    "refine_f32": "the same in floats",
 }
 """All kernels that a plan may call, with what they read, make, and take as `attrs`."""
 

@@ -296,7 +296,7 @@ class _StageMaker:
     def _product(self, op: Op, product: Product, inputs: tuple[View, ...], out: View) -> None:
         site, width = product.site, f"i{self.maker.bits.get(product.site, 32)}"
         if product.link is None or product.encode is None or product.rescale is None:
-            self._call("linear_f32", inputs, (out,), site, **op.attrs)
+            self._call(f"{op.kind}_f32", inputs, (out,), site, **op.attrs)
         elif op.kind == "quantize":
             encode = product.encode
             one, bits = int(encode.mantissa[0]), product.link.bits
@@ -311,8 +311,8 @@ class _StageMaker:
                 self._call("copy", (total,), (out,))
             block = self.blocks[op.inputs[1]]
             self._call(f"accumulate_{width}", (delta, mask, out), (out,), site, mask_block=block)
-        elif op.kind == "linear":
-            self._call(f"linear_{width}", inputs, (out,), site, **op.attrs)
+        elif op.kind in ("linear", "refine"):
+            self._call(f"{op.kind}_{width}", inputs, (out,), site, **op.attrs)
         else:
             raise ValueError(f"no kernel is known of the primitive '{op.kind}'")
 

@@ -12,7 +12,8 @@ from modelflex.core.fixed import Array
 from modelflex.core.graph import Graph
 from modelflex.core.model import MAX_NUMBERS, Layer, Model
 from modelflex.core.piecewise import FUNCTIONS, Piecewise
-from modelflex.core.tracer import Product, Tracer, Value
+from modelflex.core.recorder import Value
+from modelflex.core.tracer import Product, Tracer
 from modelflex.core.weight import Weight, float_weight
 from modelflex.errors import UserError
 
@@ -136,13 +137,14 @@ def check_symbols_read(x: Array, model: Model, where: str) -> None:
 def hoistable_sites(program: Program) -> frozenset[str]:
     """Sites of the products that run at every step but hang on no carried state."""
     return frozenset(
-        op.site
+        site
         for stage in program.stages
         if stage.mode == "step"
         for op in stage.graph.ops
         if op.site is not None
-        and op.kind in ("linear", "accumulate")
+        and op.kind in ("linear", "accumulate", "refine")
         and not set(op.outputs) & stage.graph.state_dependent()
+        for site in (op.site, op.attrs.get("inner", op.site))
     )
 
 

@@ -125,7 +125,7 @@ def read_part(
         raise UserError(f"{where} holds the code {codes.min()}", "a symmetric range of codes")
     part = Part(codes, bits, Scale(mantissa, int(exponent[0])), per_scale, grid)
     part = _with_multipliers(name, entry, part, tensors)
-    return _with_index(name, entry, part, tensors)
+    return with_index(name, entry, part, tensors)
 
 
 def _read_table(
@@ -167,7 +167,7 @@ def _with_multipliers(
     return replace(grouped, codes=(part.codes * grouped.group_factors()).astype(np.int32))
 
 
-def _with_index(
+def with_index(
     name: str, entry: Mapping[str, Any], part: Part, tensors: MutableMapping[str, Array]
 ) -> Part:
     """The part whose codes have places, if the entry says so."""

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
 from modelflex.core.fixed import FX_ONE, Array, Multiplier, Scale, as_multiplier
-from modelflex.core.graph import PRIMITIVES, Graph, Op, StateSlot, ValueType
 from modelflex.core.layout import Geometry, expand, part_geometry
 from modelflex.core.part import Part, bias_codes
 from modelflex.core.piecewise import Piecewise
+from modelflex.core.recorder import Recorder, Value
 from modelflex.core.windows import Windows
 from modelflex.errors import UserError
 
 MAX_RESULTS = 1 << 24
 """Results of one product, at all positions."""
-
-
-@dataclass(frozen=True)
-class Value:
-    """A vector in the graph under construction; of a `one_hot` one at most one element is not 0."""
-
-    id: int
-    size: int
-    dtype: str
-    one_hot: bool = False
 
 
 def threshold_bytes(bits: int) -> int:
@@ -197,8 +187,23 @@ class Activity(ABC):
         """The same activity in its data-free variant."""
 
 
-class Tracer:
-    """Records primitives.
+class Factor(Protocol):
+    """One of the two stored arrays of terms (`weight.Matrix`)."""
+
+    @property
+    def part(self) -> Part: ...
+    @property
+    def link(self) -> Link | None: ...
+    @property
+    def own_bias(self) -> Part | None: ...
+    @property
+    def layout(self) -> str: ...
+    @property
+    def inputs(self) -> int: ...
+
+
+class Tracer(Recorder):
+    """Records primitives, those of cells and layers and those of products.
 
     Args:
         numeric: "float" or "integer", for the whole program.
@@ -206,125 +211,9 @@ class Tracer:
     """
 
     def __init__(self, numeric: str, tables: Mapping[str, Piecewise] | None = None) -> None:
-        self.numeric, self.tables = numeric, tables or {}
-        if self.tables and numeric == "float":
-            raise ValueError("float programs compute functions, not tables")
-        self.real = "fx" if numeric == "integer" else "float32"
+        super().__init__(numeric, tables)
         self.products: dict[str, Product] = {}
-        self._values: list[ValueType] = []
-        self._ops: list[Op] = []
-        self._inputs: dict[str, int] = {}
-        self._state: dict[str, tuple[int, Array | None]] = {}
-        self._writes: dict[str, int] = {}
 
-    # --- the graph -------------------------------------------------------------------------------
-    def _value(self, size: int, dtype: str) -> Value:
-        self._values.append(ValueType(size, dtype))
-        return Value(len(self._values) - 1, size, dtype)
-
-    def input(self, name: str, size: int, one_hot: bool = False) -> Value:
-        """A named input of the graph in the program's real type."""
-        value = replace(self._value(size, self.real), one_hot=one_hot)
-        self._inputs[name] = value.id
-        return value
-
-    def state(self, name: str, size: int, dtype: str, init: Array | None = None) -> Value:
-        """A value carried from step to step; zeros before the first unless `init` [size] is given."""
-        if name in self._state:
-            raise ValueError(f"two state slots are named '{name}'")
-        value = self._value(size, dtype)
-        self._state[name] = (value.id, init)
-        return value
-
-    def set_state(self, name: str, value: Value) -> None:
-        """What the slot `name` holds at the end of the step."""
-        self._writes[name] = value.id
-
-    def record(
-        self,
-        kind: str,
-        inputs: Sequence[Value],
-        outputs: Sequence[tuple[int, str]],
-        site: str | None = None,
-        **attrs: Any,
-    ) -> tuple[Value, ...]:
-        """Append one primitive; `outputs` gives (size, dtype) of each result."""
-        row = PRIMITIVES[kind]
-        if len(inputs) != row.inputs or len(outputs) != row.outputs:
-            raise ValueError(f"'{kind}' takes {row.inputs} values and makes {row.outputs}")
-        made = tuple(self._value(size, dtype) for size, dtype in outputs)
-        ids = tuple(v.id for v in inputs), tuple(v.id for v in made)
-        self._ops.append(Op(len(self._ops), kind, ids[0], ids[1], site, attrs))
-        return made
-
-    def finish(self, outputs: Mapping[str, Value]) -> Graph:
-        """The graph; every state slot must have been written."""
-        missing = set(self._state) - set(self._writes)
-        if missing:
-            raise ValueError(f"state slots never written: {', '.join(sorted(missing))}")
-        slots = tuple(
-            StateSlot(name, read, self._writes[name], init)
-            for name, (read, init) in self._state.items()
-        )
-        named = {name: value.id for name, value in outputs.items()}
-        return Graph(tuple(self._values), tuple(self._ops), dict(self._inputs), named, slots)
-
-    # --- the namespace of cells ------------------------------------------------------------------
-    def _binary(self, kind: str, a: Value, b: Value) -> Value:
-        if a.size != b.size or a.dtype != b.dtype:
-            raise ValueError(f"'{kind}' of {a.size} {a.dtype} and {b.size} {b.dtype}")
-        return self.record(kind, (a, b), ((a.size, a.dtype),))[0]
-
-    def add(self, a: Value, b: Value) -> Value:
-        return self._binary("add", a, b)
-
-    def add_terms(self, a: Value, b: Value, name: str) -> Value:
-        """The sum of two terms of the weight `name`: part of its products, not of the cell."""
-        return self.record("add", (a, b), ((a.size, a.dtype),), name)[0]
-
-    def sub(self, a: Value, b: Value) -> Value:
-        return self._binary("sub", a, b)
-
-    def mul(self, a: Value, b: Value) -> Value:
-        return self._binary("mul", a, b)
-
-    def sigmoid(self, a: Value) -> Value:
-        return self._function("sigmoid", a)
-
-    def tanh(self, a: Value) -> Value:
-        return self._function("tanh", a)
-
-    def _function(self, name: str, a: Value) -> Value:
-        made = ((a.size, a.dtype),)
-        if name in self.tables:
-            return self.record("piecewise", (a,), made, table=self.tables[name])[0]
-        return self.record(name, (a,), made)[0]
-
-    def relu(self, a: Value) -> Value:
-        return self.record("relu", (a,), ((a.size, a.dtype),))[0]
-
-    def one_hot(self, a: Value, size: int) -> Value:
-        """The vector [size] with a 1 at the element whose number the single element of `a` is."""
-        return replace(self.record("one_hot", (a,), ((size, a.dtype),), size=size)[0], one_hot=True)
-
-    def concat(self, parts: Sequence[Value]) -> Value:
-        """One vector after another."""
-        whole = parts[0]
-        for part in parts[1:]:
-            joined = ((whole.size + part.size, whole.dtype),)
-            whole = self.record("concat", (whole, part), joined)[0]
-        return whole
-
-    def split(self, a: Value, parts: int) -> tuple[Value, ...]:
-        """Equal consecutive pieces."""
-        size = a.size // parts
-        return tuple(self.slice(a, i * size, (i + 1) * size) for i in range(parts))
-
-    def slice(self, a: Value, start: int, stop: int) -> Value:
-        """The elements start … stop − 1."""
-        return self.record("slice", (a,), ((stop - start, a.dtype),), start=start, stop=stop)[0]
-
-    # --- products --------------------------------------------------------------------------------
     def product(
         self,
         site: str,
@@ -344,15 +233,54 @@ class Tracer:
                 f"the product '{site}' has {geo.out} results at {positions} positions",
                 f"at most {MAX_RESULTS} in all",
             )
-        name = site.rsplit("/", 1)[0]
-        nbytes = 0 if bias is None else bias.nbytes
+        product = self._know(site, part, link, layout, geo, bias, windows)
         skip = {"skip_zeros": True} if x.one_hot else {}
         if link is None:
+            return self.record("linear", (x,), ((out, "float32"),), site, **skip)[0]
+        codes = self.record("quantize", (x,), ((x.size, "code"),), site)[0]
+        if link.activity is None:
+            acc = self.record("linear", (codes,), ((out, "acc"),), site, **skip)[0]
+        else:
+            acc = link.activity.lower(self, product, codes)
+        return self.record("rescale", (acc,), ((out, self.real),), site)[0]
+
+    def refine(self, name: str, v: Factor, u: Factor, groups: int, x: Value) -> Value:
+        """Record U·(V·x) + bias over as many of the first terms as a step's budget allows (`Terms`)."""
+        sites = f"{name}/0", f"{name}/1"
+        terms = u.inputs
+        inner = part_geometry(v.layout, v.part.codes, v.part.index, v.inputs)
+        # Terms are read one after another: a fetch unit of V is a term's rows.
+        inner = replace(inner, units=terms, unit_codes=inner.codes // terms, block=inner.inputs)
+        outer = part_geometry(u.layout, u.part.codes, u.part.index, terms)
+        self._know(sites[0], v.part, v.link, v.layout, inner, None)
+        self._know(sites[1], u.part, u.link, u.layout, outer, u.own_bias)
+        attrs = {"inner": sites[0], "groups": groups}
+        if v.link is None:
+            return self.record("refine", (x,), ((outer.out, "float32"),), sites[1], **attrs)[0]
+        codes = self.record("quantize", (x,), ((x.size, "code"),), sites[0])[0]
+        acc = self.record("refine", (codes,), ((outer.out, "acc"),), sites[1], **attrs)[0]
+        return self.record("rescale", (acc,), ((outer.out, self.real),), sites[1])[0]
+
+    def _know(
+        self,
+        site: str,
+        part: Part,
+        link: Link | None,
+        layout: str,
+        geo: Geometry,
+        bias: Part | None,
+        windows: Windows | None = None,
+    ) -> Product:
+        """Keep what ops need to know of a product."""
+        positions = 1 if windows is None else windows.positions
+        name, nbytes = site.rsplit("/", 1)[0], 0 if bias is None else bias.nbytes
+        if link is None:
             value = None if bias is None else np.repeat(bias.value(), positions).astype(np.float32)
-            self.products[site] = Product(
+            product = Product(
                 site, name, part, layout, geo, None, value, nbytes, None, None, windows
             )
-            return self.record("linear", (x,), ((out, "float32"),), site, **skip)[0]
+            self.products[site] = product
+            return product
         units = np.repeat(part.row_scales(), geo.out // geo.rows) * link.step
         rescale = as_multiplier(_one_per_scale(part, units) * FX_ONE)
         encode = as_multiplier(np.array([1.0 / (link.step * FX_ONE)]))
@@ -366,12 +294,7 @@ class Tracer:
         )
         _check_thresholds(product, link)
         self.products[site] = product
-        codes = self.record("quantize", (x,), ((x.size, "code"),), site)[0]
-        if link.activity is None:
-            acc = self.record("linear", (codes,), ((out, "acc"),), site, **skip)[0]
-        else:
-            acc = link.activity.lower(self, product, codes)
-        return self.record("rescale", (acc,), ((out, self.real),), site)[0]
+        return product
 
 
 def _check_thresholds(product: Product, link: Link) -> None:

@@ -11,8 +11,10 @@ import numpy as np
 from modelflex.core.fixed import Array
 from modelflex.core.layout import expand
 from modelflex.core.part import FLOAT_BITS, Part, pack_bias
-from modelflex.core.tracer import Link, Tracer, Value
+from modelflex.core.recorder import Value
+from modelflex.core.tracer import Link, Tracer
 from modelflex.core.windows import Windows, pointwise
+from modelflex.errors import UserError
 
 
 class Weight(ABC):
@@ -209,6 +211,66 @@ class Sum(Weight):
 
     def with_bias(self, bias: Part | None) -> Sum:
         return Sum((*self.terms[:-1], self.terms[-1].with_bias(bias)))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Terms(Weight):
+    """A = Σ_n u_n·v_nᵀ in an order in which a prefix of the terms is an answer already.
+
+    Attributes:
+        v: what each term multiplies x with, [terms·groups, in]; row n·groups + g is of term n and the
+            rows of group g. Dense, or a sparse layout with the same number of places in each row.
+        u: [out, terms]; column n is added as often as v says.
+        groups: equal groups of consecutive rows of the map with a v of their own (the gates in
+            Rizakis et al., ARC 2018); 1 where all rows share it.
+    """
+
+    v: Matrix
+    u: Matrix
+    groups: int
+
+    @property
+    def count(self) -> int:
+        """Terms in all."""
+        return self.u.inputs
+
+    @property
+    def products(self) -> tuple[Matrix, ...]:
+        return (self.v, self.u)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.u.shape[0], self.v.inputs
+
+    def dense(self) -> Array:
+        return self.prefix(self.count)
+
+    def prefix(self, terms: int) -> Array:
+        """What the first `terms` terms mean, float64 [out, in]."""
+        rows = self.shape[0] // self.groups
+        u = self.u.dense()[:, :terms].reshape(self.groups, rows, terms)
+        v = self.v.dense()[: terms * self.groups].reshape(terms, self.groups, self.v.inputs)
+        return np.matmul(u, v.transpose(1, 0, 2)).reshape(self.shape)
+
+    def operations(self, terms: int) -> int:
+        """Multiplications and additions of the first `terms` terms."""
+        kept = self.v.part.codes.shape[1]
+        return terms * 2 * (self.groups * kept + self.shape[0])
+
+    def lower(
+        self, tracer: Tracer, name: str, x: Value, first: int = 0, windows: Windows | None = None
+    ) -> Value:
+        if windows is not None:
+            raise UserError(
+                f"weight '{name}' is a sum of terms and applied at {windows.positions} positions",
+                "a map that is applied once a step",
+                "leave convolutions as they are",
+            )
+        return tracer.refine(name, self.v, self.u, self.groups, x)
+
+    def with_bias(self, bias: Part | None) -> Terms:
+        return replace(self, u=self.u.with_bias(bias))
 
 
 def float_weight(matrix: Array, bias: Array | None, gates: int) -> Matrix:

@@ -83,8 +83,12 @@ class Interpreter:
         *,
         capture: bool = False,
         state: Mapping[str, Mapping[str, Array]] | None = None,
+        terms: Mapping[str, int] | None = None,
     ) -> Execution:
         """Run all sequences; `state` (as `Execution.state` gives it) continues where a run ended.
+
+        Args:
+            terms: weight → how many of its first terms are used at every step; all where it is not named.
 
         Raises:
             UserError: the sequences do not have the features that the program reads, or an output
@@ -97,7 +101,7 @@ class Interpreter:
                 f"the data have {sequences.x.shape[1]} features", f"{wanted}, the model's inputs"
             )
         runs = [
-            _Run(self, part, capture, state and _slice_state(state, first, part.count))
+            _Run(self, part, capture, state and _slice_state(state, first, part.count), terms or {})
             for first, part in _chunks(sequences, self._chunk_steps)
         ]
         counts = {site: _Counter() for site in self.program.products}
@@ -199,7 +203,9 @@ class _Run:
         sequences: Sequences,
         capture: bool,
         state: Mapping[str, Mapping[str, Array]] | None,
+        terms: Mapping[str, int],
     ) -> None:
+        self.terms = terms
         self.interpreter, self.sequences, self.capture = interpreter, sequences, capture
         self.packing = make_packing(sequences.lengths)
         self.once = Packing(
@@ -338,11 +344,33 @@ class _Run:
             mask = args[0] != 0 if op.attrs.get("skip_zeros") else None
             self.counters[op.site].add(product, args[0].shape[0], mask)
             self._catch(op.site, args[0], caught)
+        elif op.kind == "refine":
+            values[op.outputs[0]] = self._refine(op, product, args[0])
         elif op.kind == "accumulate":
             values[op.outputs[0]] = args[2] + self.interpreter.linear(op.site, args[0])
             self.counters[op.site].add(product, args[0].shape[0], args[1])
         else:
             raise ValueError(f"the interpreter knows no product primitive '{op.kind}'")
+
+    def _refine(self, op: Op, outer: Product, x: Array) -> Array:
+        """bias + Σ_n u_n·(v_n·x) over the first terms, and what it counts."""
+        inner, groups = self.interpreter.program.products[op.attrs["inner"]], op.attrs["groups"]
+        count, rows = outer.geometry.inputs, x.shape[0]
+        terms = min(self.terms.get(outer.weight, count), count)
+        for product in (inner, outer):
+            counter, inputs = self.counters[product.site], product.geometry.inputs
+            counter.runs += rows
+            counter.units += rows * terms
+            counter.active += rows * (inputs * terms // count)
+        t = self.interpreter.linear(inner.site, x)
+        if inner.rescale is not None and outer.encode is not None and outer.link is not None:
+            t = self.interpreter.kernels.rescale(t, inner.rescale)
+            t = self.interpreter.kernels.quantize(t, outer.encode, outer.link.bits)
+        t = t.reshape(rows, count, groups)[:, :terms].transpose(2, 0, 1)
+        matrix = self.interpreter._matrices[outer.site][:terms]  # [terms, out]
+        u = matrix.reshape(terms, groups, matrix.shape[1] // groups).transpose(1, 0, 2)
+        result = np.matmul(t.astype(u.dtype), u).transpose(1, 0, 2).reshape(rows, -1)
+        return result if outer.bias is None else result + outer.bias.astype(result.dtype)
 
     def _catch(self, site: str, used: Array, caught: dict[str, Array]) -> None:
         if self.capture:

@@ -56,8 +56,9 @@ def _ranks(model: Model, stats: Stats) -> dict[str, Mapping[str, Any]]:
     found: dict[str, Mapping[str, Any]] = {}
     for layer in model.layers:
         if isinstance(layer.plugin, Cell):
-            trace = stats.sites[f"{layer.name}.w_h"].trace
-            found[layer.name] = hidden_rank(trace)
+            # The old output is what the last weight reads last: all of w_h, the end of an augmented matrix.
+            trace = stats.sites[list(layer.weight_shapes)[-1]].trace
+            found[layer.name] = hidden_rank(trace[:, -layer.units :])
     return found
 
 

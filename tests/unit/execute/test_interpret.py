@@ -81,7 +81,7 @@ def test_captured_inputs_are_what_was_multiplied() -> None:
     chain the last product gives it, of a sum the last one of every term.
     """
     kinds = set()
-    for seed in range(12):
+    for seed in range(24):
         case = random_case(seed)
         run = Interpreter(case.program).run(case.data, capture=True)
         weight = case.made.model.weights["head.w"]

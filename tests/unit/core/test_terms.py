@@ -1,0 +1,208 @@
+"""Terms: sums of rank-1 pieces of which a prefix is computed, against loops and chains."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modelflex.core.data import Sequences
+from modelflex.core.fixed import Array, Scale
+from modelflex.core.layout import index_bits
+from modelflex.core.model import Layer, Model, check_model
+from modelflex.core.part import FLOAT_BITS, Part
+from modelflex.core.program import build_program
+from modelflex.core.storage import read_weight, weight_tensors
+from modelflex.core.tracer import Link, Tracer
+from modelflex.core.weight import Chain, Matrix, Terms, float_weight
+from modelflex.core.windows import pointwise
+from modelflex.errors import UserError
+from modelflex.execute.interpret import Interpreter
+from modelflex.testing.generators import run_weight, weight_program
+
+LAYOUTS = {"dense": 1, "row_sparse": 1, "block_sparse": 2}
+
+
+def make_part(rng: np.random.Generator, rows: int, columns: int, layout: str) -> Part:
+    """A float part [rows, columns] of a layout; a sparse one keeps half of the places."""
+    if layout == "dense":
+        return Part(rng.normal(size=(rows, columns)).astype(np.float32), FLOAT_BITS)
+    width = LAYOUTS[layout]
+    places = columns // width
+    kept = max(1, places // 2)
+    index = np.sort(np.argsort(rng.random((rows, places)))[:, :kept], axis=1)
+    values = rng.normal(size=(rows, kept * width)).astype(np.float32)
+    return Part(values, FLOAT_BITS, index=index, index_bits=index_bits(places))
+
+
+def make_terms(
+    rng: np.random.Generator, out: int, inputs: int, terms: int, groups: int, layout: str = "dense"
+) -> Terms:
+    """Random terms with a bias in floats."""
+    v = Matrix(make_part(rng, terms * groups, inputs, layout), None, None, 1, layout, inputs)
+    bias = Part(rng.normal(size=out).astype(np.float32), FLOAT_BITS)
+    u = Matrix(make_part(rng, out, terms, "dense"), bias, None, groups, "dense", terms)
+    return Terms(v, u, groups)
+
+
+def by_loops(weight: Terms, terms: int) -> Array:
+    """The matrix of the first terms, one rank-1 piece after another."""
+    u, v = weight.u.dense(), weight.v.dense()
+    matrix = np.zeros(weight.shape)
+    rows = weight.shape[0] // weight.groups
+    for n in range(terms):
+        for g in range(weight.groups):
+            here = slice(g * rows, (g + 1) * rows)
+            matrix[here] += np.outer(u[here, n], v[n * weight.groups + g])
+    return matrix
+
+
+def as_integers(rng: np.random.Generator, weight: Terms) -> Terms:
+    """Terms of the same sizes in 8-bit codes, with 8-bit inputs and 8 bits in between."""
+
+    def product(matrix: Matrix, step: float) -> Matrix:
+        codes = rng.integers(-127, 128, matrix.part.codes.shape)
+        scale = Scale.nearest(np.full(codes.shape[0], rng.uniform(0.004, 0.01)))
+        part = Part(codes, 8, scale, index=matrix.part.index, index_bits=matrix.part.index_bits)
+        link = Link(8, Scale.nearest(np.array([step])))
+        return Matrix(part, None, link, matrix.row_groups, matrix.layout, matrix.inputs)
+
+    return Terms(product(weight.v, 0.03), product(weight.u, 0.05), weight.groups)
+
+
+sizes = st.tuples(
+    st.integers(1, 5),  # rows of a group
+    st.integers(2, 12),  # half the inputs
+    st.integers(1, 6),  # terms
+    st.sampled_from((1, 2, 4)),  # groups
+    st.sampled_from(sorted(LAYOUTS)),
+    st.integers(0, 2**31),
+)
+
+
+def drawn(size: tuple[int, int, int, int, str, int]) -> tuple[np.random.Generator, Terms]:
+    """Random terms of a drawn size."""
+    rows, half, terms, groups, layout, seed = size
+    rng = np.random.default_rng(seed)
+    return rng, make_terms(rng, rows * groups, 2 * half, terms, groups, layout)
+
+
+@given(sizes)
+@settings(max_examples=60, deadline=None)
+def test_every_prefix_means_the_sum_of_its_pieces(
+    size: tuple[int, int, int, int, str, int],
+) -> None:
+    _, weight = drawn(size)
+    for terms in range(weight.count + 1):
+        np.testing.assert_allclose(weight.prefix(terms), by_loops(weight, terms), atol=1e-12)
+    np.testing.assert_array_equal(weight.dense(), weight.prefix(weight.count))
+
+
+@given(sizes)
+@settings(max_examples=60, deadline=None)
+def test_the_interpreter_computes_a_prefix_and_counts_it(
+    size: tuple[int, int, int, int, str, int],
+) -> None:
+    rng, weight = drawn(size)
+    data = Sequences(rng.normal(size=(5, weight.shape[1])).astype(np.float32), np.array([3, 2]))
+    program = weight_program(weight, weight.shape[1])
+    for terms in range(weight.count + 1):
+        found = Interpreter(program).run(data, terms={"w": terms})
+        wanted = data.x @ by_loops(weight, terms).T + weight.bias_value()
+        np.testing.assert_allclose(found.outputs, wanted, rtol=1e-5, atol=1e-4)
+        assert found.profile.sites["w/0"].units == found.profile.sites["w/1"].active == 5 * terms
+    more = Interpreter(program).run(data, terms={"w": weight.count + 7})
+    np.testing.assert_array_equal(more.outputs, run_weight(weight, data).outputs)
+
+
+@given(sizes)
+@settings(max_examples=60, deadline=None)
+def test_in_integers_terms_are_a_chain_cut_short(
+    size: tuple[int, int, int, int, str, int],
+) -> None:
+    rng, drawn_weight = drawn(size)
+    weight = as_integers(rng, drawn_weight)
+    data = Sequences(rng.normal(size=(6, weight.shape[1])).astype(np.float32), np.array([2, 4]))
+    program = weight_program(weight, weight.shape[1])
+    rows = weight.shape[0] // weight.groups
+    for terms in range(1, weight.count + 1):
+        found = Interpreter(program).run(data, terms={"w": terms}).outputs
+        for g in range(weight.groups):
+            wanted = run_weight(group_chain(weight, g, terms), data).outputs
+            np.testing.assert_array_equal(found[:, g * rows : (g + 1) * rows], wanted)
+
+
+def group_chain(weight: Terms, group: int, terms: int) -> Chain:
+    """The first terms of one group of rows as an ordinary chain."""
+
+    def pick(part: Part, rows: Array, columns: Array | slice) -> Part:
+        assert part.scale is not None
+        scale = Scale(part.scale.mantissa[rows], part.scale.exponent)
+        index = None if part.index is None else part.index[rows]
+        return Part(part.codes[rows][:, columns], 8, scale, index=index, index_bits=part.index_bits)
+
+    v, u, rows = weight.v, weight.u, weight.shape[0] // weight.groups
+    first = np.arange(terms) * weight.groups + group
+    one = Matrix(pick(v.part, first, slice(None)), None, v.link, 1, v.layout, v.inputs)
+    here = np.arange(group * rows, (group + 1) * rows)
+    two = Matrix(pick(u.part, here, slice(terms)), None, u.link, 1, "dense", terms)
+    return Chain((one, two))
+
+
+@given(sizes, st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_a_stored_weight_is_read_as_it_was(
+    size: tuple[int, int, int, int, str, int], integers: bool
+) -> None:
+    rng, weight = drawn(size)
+    weight = as_integers(rng, weight) if integers else weight
+    tensors, entry = weight_tensors("w", weight)
+    assert sum(t.nbytes for t in tensors.values()) == weight.nbytes
+    left = dict(tensors)
+    read = read_weight("w", entry, left, weight.groups)
+    assert isinstance(read, Terms)
+    assert not left
+    assert read.groups == weight.groups
+    np.testing.assert_array_equal(read.dense(), weight.dense())
+    np.testing.assert_array_equal(read.bias_value(), weight.bias_value())
+
+
+@pytest.mark.parametrize(
+    "form",
+    [["terms", 2, 0], ["terms", 0, 0, 1], ["terms", 3, 0, 1], ["terms", 2, 1, 0], ["chain", 0, 1]],
+)
+def test_a_form_that_does_not_fit_is_refused(form: list[object]) -> None:
+    weight = make_terms(np.random.default_rng(0), 4, 6, 3, 2)
+    tensors, entry = weight_tensors("w", weight)
+    with pytest.raises(UserError):
+        read_weight("w", {**entry, "form": form}, dict(tensors), 2)
+
+
+def test_stored_numbers_that_are_not_finite_are_refused() -> None:
+    weight = make_terms(np.random.default_rng(0), 4, 6, 3, 1, "row_sparse")
+    for name in ("w/0", "w/1", "w.bias"):
+        tensors, entry = weight_tensors("w", weight)
+        tensors[name] = np.full_like(tensors[name], np.nan)
+        with pytest.raises(UserError, match="NaN"):
+            read_weight("w", entry, tensors, 1)
+
+
+def test_terms_serve_a_recurrent_layer() -> None:
+    """An augmented LSTM of terms equals one of the matrix that the prefix means, state and all."""
+    rng = np.random.default_rng(3)
+    weight = make_terms(rng, 16, 9, 5, 4)
+    data = Sequences(rng.normal(size=(9, 5)).astype(np.float32), np.array([4, 5]))
+    model = Model("m", (Layer("l", "augmented_lstm", 5, 4),), {"l.w": weight}, "values")
+    for terms in (0, 2, 5):
+        dense = float_weight(weight.prefix(terms), weight.bias_value(), 4)
+        wanted = Interpreter(build_program(model.with_weights({"l.w": dense}))).run(data)
+        found = Interpreter(build_program(check_model(model))).run(data, terms={"l.w": terms})
+        np.testing.assert_allclose(found.outputs, wanted.outputs, atol=1e-6)
+
+
+def test_maps_are_refused() -> None:
+    weight = make_terms(np.random.default_rng(0), 4, 6, 3, 1)
+    tracer = Tracer("float")
+    with pytest.raises(UserError, match="positions"):
+        weight.lower(tracer, "w", tracer.input("x", 12), windows=pointwise(6, 2))
