@@ -362,15 +362,25 @@ class _Run:
             counter.runs += rows
             counter.units += rows * terms
             counter.active += rows * (inputs * terms // count)
-        t = self.interpreter.linear(inner.site, x)
-        if inner.rescale is not None and outer.encode is not None and outer.link is not None:
-            t = self.interpreter.kernels.rescale(t, inner.rescale)
-            t = self.interpreter.kernels.quantize(t, outer.encode, outer.link.bits)
-        t = t.reshape(rows, count, groups)[:, :terms].transpose(2, 0, 1)
+        if inner.rescale is None:
+            t = x @ self.interpreter._matrices[inner.site][:, : terms * groups]
+            t = t.reshape(rows, terms, groups).transpose(2, 0, 1)
+        else:
+            t = self._codes_between(inner, outer, x).reshape(rows, count, groups)
+            t = t[:, :terms].transpose(2, 0, 1)
         matrix = self.interpreter._matrices[outer.site][:terms]  # [terms, out]
         u = matrix.reshape(terms, groups, matrix.shape[1] // groups).transpose(1, 0, 2)
-        result = np.matmul(t.astype(u.dtype), u).transpose(1, 0, 2).reshape(rows, -1)
+        result = np.matmul(t.astype(u.dtype, copy=False), u).transpose(1, 0, 2).reshape(rows, -1)
         return result if outer.bias is None else result + outer.bias.astype(result.dtype)
+
+    def _codes_between(self, inner: Product, outer: Product, x: Array) -> Array:
+        """V·x of all terms, as the codes that U is multiplied with."""
+        if inner.rescale is None or outer.encode is None or outer.link is None:
+            raise ValueError(f"'{outer.site}' is of floats")
+        between = self.interpreter.kernels.rescale(
+            self.interpreter.linear(inner.site, x), inner.rescale
+        )
+        return self.interpreter.kernels.quantize(between, outer.encode, outer.link.bits)
 
     def _catch(self, site: str, used: Array, caught: dict[str, Array]) -> None:
         if self.capture:
