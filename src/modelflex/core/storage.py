@@ -44,9 +44,9 @@ TERM_LAYOUTS = ("dense", "row_sparse", "block_sparse")
 def weight_tensors(name: str, weight: Weight) -> tuple[dict[str, Array], dict[str, Any]]:
     """The tensors of a weight and the JSON entry that `read_weight` needs besides them.
 
-    Floats: `name` [out, in] and `name.bias` [out], float32; of terms `name/0` and `name/1`, and
-    `name/0.index` where V is sparse. Integers: `name/0.codes` uint8, `name/0.mantissa` int16 [n],
-    `name/0.exponent` int8 [1], and the same three of `name/bias`.
+    Floats: `name` [out, in] and `name.bias` [out], float32; of terms the same of `name/0` and
+    `name/1`, and `name/0.index` where V is sparse. Integers: `name/0.codes` uint8,
+    `name/0.mantissa` int16 [n], `name/0.exponent` int8 [1], and the same three of `name/bias`.
 
     Raises:
         UserError: the weight's structure has no stored form, or a scale does not fit the format.
@@ -62,6 +62,9 @@ def weight_tensors(name: str, weight: Weight) -> tuple[dict[str, Array], dict[st
     for number, product in enumerate(weight.products):
         more, entry = _product_tensors(f"{name}/{number}", product)
         tensors |= more
+        if product.own_bias is not None and product is not weight.products[-1]:
+            more, entry["bias"] = part_tensors(f"{name}/{number}/bias", product.own_bias)
+            tensors |= more
         products.append(entry)
     if weight.bias is not None:
         more, bias = part_tensors(f"{name}/bias", weight.bias)
@@ -96,9 +99,9 @@ def _float_terms(name: str, weight: Weight) -> tuple[dict[str, Array], dict[str,
         if part.index is not None:
             tensors[f"{name}/{number}.index"] = pack_bits(part.index.ravel(), part.index_bits)
             entry |= {"index_shape": list(part.index.shape), "index_bits": part.index_bits}
+        if product.own_bias is not None:
+            tensors[f"{name}/{number}.bias"] = product.own_bias.codes.astype(np.float32)
         products.append(entry)
-    if weight.bias is not None:
-        tensors[f"{name}.bias"] = weight.bias.codes.astype(np.float32)
     return tensors, {"numeric": FLOAT, "form": _form(weight, 0), "products": products}
 
 
@@ -158,15 +161,7 @@ def _read_float_terms(
         _read_float_product(f"{name}/{number}", product, tensors, gates if number else 1)
         for number, product in enumerate(products)
     ]
-    weight = _terms(name, form, read)
-    bias = tensors.pop(f"{name}.bias", None)
-    if bias is None:
-        return weight
-    if bias.shape != (weight.shape[0],):
-        raise UserError(
-            f"the bias of '{name}' has the shape {bias.shape}", f"({weight.shape[0]},), one a row"
-        )
-    return weight.with_bias(Part(finite_float32(f"{name}.bias", bias), FLOAT_BITS))
+    return _terms(name, form, read)
 
 
 def _read_float_product(
@@ -180,7 +175,15 @@ def _read_float_product(
         )
     part = with_index(name, entry, Part(values, FLOAT_BITS), tensors)
     check_layout(name, layout, part, inputs)
-    return Matrix(part, None, None, gates, layout, inputs)
+    bias = tensors.pop(f"{name}.bias", None)
+    if bias is None:
+        return Matrix(part, None, None, gates, layout, inputs)
+    if bias.shape != (values.shape[0],):
+        raise UserError(
+            f"the bias of '{name}' has the shape {bias.shape}", f"({values.shape[0]},), one a row"
+        )
+    own = Part(finite_float32(f"{name}.bias", bias), FLOAT_BITS)
+    return Matrix(part, own, None, gates, layout, inputs)
 
 
 def _terms(name: str, form: list[Any], products: Sequence[Matrix]) -> Terms:
@@ -263,7 +266,10 @@ def _read_product(name: str, entry: Any, tensors: MutableMapping[str, Array], ga
     check_layout(name, layout, part, inputs)
     block = part_geometry(layout, part.codes, part.index, inputs).block
     link = read_link(name, field(entry, "link", name, dict), tensors, inputs, block)
-    return Matrix(part, None, link, gates, layout, inputs)
+    read = Matrix(part, None, link, gates, layout, inputs)
+    if entry.get("bias") is None:
+        return read
+    return read.with_bias(read_bias(f"{name}/bias", entry["bias"], tensors, read.shape[0]))
 
 
 def _layout_of(name: str, entry: Any) -> tuple[str, int]:

@@ -245,14 +245,14 @@ class Tracer(Recorder):
         return self.record("rescale", (acc,), ((out, self.real),), site)[0]
 
     def refine(self, name: str, v: Factor, u: Factor, groups: int, x: Value) -> Value:
-        """Record U·(V·x) + bias over as many of the first terms as a step's budget allows (`Terms`)."""
+        """Record U·(V·x + c) + bias over as many of the first terms as a step's budget allows (`Terms`)."""
         sites = f"{name}/0", f"{name}/1"
         terms = u.inputs
         inner = part_geometry(v.layout, v.part.codes, v.part.index, v.inputs)
         # Terms are read one after another: a fetch unit of V is a term's rows.
         inner = replace(inner, units=terms, unit_codes=inner.codes // terms, block=inner.inputs)
         outer = part_geometry(u.layout, u.part.codes, u.part.index, terms)
-        self._know(sites[0], v.part, v.link, v.layout, inner, None)
+        self._know(sites[0], v.part, v.link, v.layout, inner, v.own_bias)
         self._know(sites[1], u.part, u.link, u.layout, outer, u.own_bias)
         attrs = {"inner": sites[0], "groups": groups}
         if v.link is None:

@@ -96,8 +96,8 @@ class Weight(ABC):
     def nbytes(self) -> int:
         """Bytes stored, the bias included."""
         links = sum(link.nbytes for link in self.links)
-        bias = 0 if self.bias is None else self.bias.nbytes
-        return sum(p.nbytes for p in self.parts) + links + bias
+        biases = (product.own_bias for product in self.products)
+        return sum(p.nbytes for p in (*self.parts, *biases) if p is not None) + links
 
 
 @final
@@ -216,11 +216,12 @@ class Sum(Weight):
 @final
 @dataclass(frozen=True, eq=False)
 class Terms(Weight):
-    """A = Σ_n u_n·v_nᵀ in an order in which a prefix of the terms is an answer already.
+    """A·x + b = b′ + Σ_n u_n·(v_n·x + c_n), of which a prefix of the terms is an answer already.
 
     Attributes:
         v: what each term multiplies x with, [terms·groups, in]; row n·groups + g is of term n and the
-            rows of group g. Dense, or a sparse layout with the same number of places in each row.
+            rows of group g. Its bias c takes the mean of x away where b′ has A's result for it.
+            Dense, or a sparse layout with the same number of places in each row.
         u: [out, terms]; column n is added as often as v says.
         groups: equal groups of consecutive rows of the map with a v of their own (the gates in
             Rizakis et al., ARC 2018); 1 where all rows share it.
@@ -253,10 +254,21 @@ class Terms(Weight):
         v = self.v.dense()[: terms * self.groups].reshape(terms, self.groups, self.v.inputs)
         return np.matmul(u, v.transpose(1, 0, 2)).reshape(self.shape)
 
+    def prefix_bias(self, terms: int) -> Array:
+        """What the first `terms` terms add to every result, b′ + Σ_n u_n·c_n, float64 [out]."""
+        bias = self.bias_value()
+        if self.v.own_bias is None:
+            return bias
+        u = self.u.dense()[:, :terms].reshape(self.groups, self.shape[0] // self.groups, terms)
+        c = self.v.bias_value()[: terms * self.groups].reshape(terms, self.groups).T
+        return bias + np.matmul(u, c[:, :, None]).reshape(-1)
+
     def operations(self, terms: int) -> int:
-        """Multiplications and additions of the first `terms` terms."""
+        """Multiplications and additions of the first `terms` terms, one of each v's bias among them
+        (in the published scheme: of σ), as in Kouris et al. (arXiv 1905.00689).
+        """
         kept = self.v.part.codes.shape[1]
-        return terms * 2 * (self.groups * kept + self.shape[0])
+        return terms * (self.groups * (2 * kept + 1) + 2 * self.shape[0])
 
     def lower(
         self, tracer: Tracer, name: str, x: Value, first: int = 0, windows: Windows | None = None

@@ -364,6 +364,7 @@ class _Run:
             counter.active += rows * (inputs * terms // count)
         if inner.rescale is None:
             t = x @ self.interpreter._matrices[inner.site][:, : terms * groups]
+            t = t if inner.bias is None else t + inner.bias[: terms * groups]
             t = t.reshape(rows, terms, groups).transpose(2, 0, 1)
         else:
             t = self._codes_between(inner, outer, x).reshape(rows, count, groups)
@@ -377,9 +378,9 @@ class _Run:
         """V·x of all terms, as the codes that U is multiplied with."""
         if inner.rescale is None or outer.encode is None or outer.link is None:
             raise ValueError(f"'{outer.site}' is of floats")
-        between = self.interpreter.kernels.rescale(
-            self.interpreter.linear(inner.site, x), inner.rescale
-        )
+        t = self.interpreter.linear(inner.site, x)
+        t = t if inner.bias is None else t + inner.bias.astype(t.dtype)
+        between = self.interpreter.kernels.rescale(t, inner.rescale)
         return self.interpreter.kernels.quantize(between, outer.encode, outer.link.bits)
 
     def _catch(self, site: str, used: Array, caught: dict[str, Array]) -> None:

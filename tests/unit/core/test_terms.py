@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from modelflex.core.data import Sequences
 from modelflex.core.fixed import Array, Scale
 from modelflex.core.layout import index_bits
 from modelflex.core.model import Layer, Model, check_model
-from modelflex.core.part import FLOAT_BITS, Part
+from modelflex.core.part import FLOAT_BITS, Part, pack_bias
 from modelflex.core.program import build_program
 from modelflex.core.storage import read_weight, weight_tensors
 from modelflex.core.tracer import Link, Tracer
@@ -40,33 +42,37 @@ def make_terms(
     rng: np.random.Generator, out: int, inputs: int, terms: int, groups: int, layout: str = "dense"
 ) -> Terms:
     """Random terms with a bias in floats."""
-    v = Matrix(make_part(rng, terms * groups, inputs, layout), None, None, 1, layout, inputs)
+    offset = Part(rng.normal(size=terms * groups).astype(np.float32), FLOAT_BITS)
+    v = Matrix(make_part(rng, terms * groups, inputs, layout), offset, None, 1, layout, inputs)
     bias = Part(rng.normal(size=out).astype(np.float32), FLOAT_BITS)
     u = Matrix(make_part(rng, out, terms, "dense"), bias, None, groups, "dense", terms)
     return Terms(v, u, groups)
 
 
-def by_loops(weight: Terms, terms: int) -> Array:
-    """The matrix of the first terms, one rank-1 piece after another."""
-    u, v = weight.u.dense(), weight.v.dense()
-    matrix = np.zeros(weight.shape)
+def by_loops(weight: Terms, terms: int) -> tuple[Array, Array]:
+    """The matrix and the bias of the first terms, one rank-1 piece after another."""
+    u, v, c = weight.u.dense(), weight.v.dense(), weight.v.bias_value()
+    matrix, bias = np.zeros(weight.shape), weight.bias_value()
     rows = weight.shape[0] // weight.groups
     for n in range(terms):
         for g in range(weight.groups):
             here = slice(g * rows, (g + 1) * rows)
             matrix[here] += np.outer(u[here, n], v[n * weight.groups + g])
-    return matrix
+            bias[here] += u[here, n] * c[n * weight.groups + g]
+    return matrix, bias
 
 
 def as_integers(rng: np.random.Generator, weight: Terms) -> Terms:
-    """Terms of the same sizes in 8-bit codes, with 8-bit inputs and 8 bits in between."""
+    """Terms of the same sizes in 8-bit codes, with 8-bit inputs and 8 bits in between, and biases."""
 
     def product(matrix: Matrix, step: float) -> Matrix:
         codes = rng.integers(-127, 128, matrix.part.codes.shape)
         scale = Scale.nearest(np.full(codes.shape[0], rng.uniform(0.004, 0.01)))
         part = Part(codes, 8, scale, index=matrix.part.index, index_bits=matrix.part.index_bits)
         link = Link(8, Scale.nearest(np.array([step])))
-        return Matrix(part, None, link, matrix.row_groups, matrix.layout, matrix.inputs)
+        made = Matrix(part, None, link, matrix.row_groups, matrix.layout, matrix.inputs)
+        bias = rng.normal(size=codes.shape[0])
+        return made.with_bias(pack_bias(bias, made.accumulator_scale(), 16))
 
     return Terms(product(weight.v, 0.03), product(weight.u, 0.05), weight.groups)
 
@@ -95,7 +101,9 @@ def test_every_prefix_means_the_sum_of_its_pieces(
 ) -> None:
     _, weight = drawn(size)
     for terms in range(weight.count + 1):
-        np.testing.assert_allclose(weight.prefix(terms), by_loops(weight, terms), atol=1e-12)
+        matrix, bias = by_loops(weight, terms)
+        np.testing.assert_allclose(weight.prefix(terms), matrix, atol=1e-12)
+        np.testing.assert_allclose(weight.prefix_bias(terms), bias, atol=1e-12)
     np.testing.assert_array_equal(weight.dense(), weight.prefix(weight.count))
 
 
@@ -109,7 +117,8 @@ def test_the_interpreter_computes_a_prefix_and_counts_it(
     program = weight_program(weight, weight.shape[1])
     for terms in range(weight.count + 1):
         found = Interpreter(program).run(data, terms={"w": terms})
-        wanted = data.x @ by_loops(weight, terms).T + weight.bias_value()
+        matrix, bias = by_loops(weight, terms)
+        wanted = data.x @ matrix.T + bias
         np.testing.assert_allclose(found.outputs, wanted, rtol=1e-5, atol=1e-4)
         assert found.profile.sites["w/0"].units == found.profile.sites["w/1"].active == 5 * terms
     more = Interpreter(program).run(data, terms={"w": weight.count + 7})
@@ -147,6 +156,11 @@ def group_chain(weight: Terms, group: int, terms: int) -> Chain:
     one = Matrix(pick(v.part, first, slice(None)), None, v.link, 1, v.layout, v.inputs)
     here = np.arange(group * rows, (group + 1) * rows)
     two = Matrix(pick(u.part, here, slice(terms)), None, u.link, 1, "dense", terms)
+    one, two = (
+        made.with_bias(replace(whole.own_bias, codes=whole.own_bias.codes[at]))
+        for made, whole, at in ((one, v, first), (two, u, here))
+        if whole.own_bias is not None
+    )
     return Chain((one, two))
 
 
@@ -165,7 +179,7 @@ def test_a_stored_weight_is_read_as_it_was(
     assert not left
     assert read.groups == weight.groups
     np.testing.assert_array_equal(read.dense(), weight.dense())
-    np.testing.assert_array_equal(read.bias_value(), weight.bias_value())
+    np.testing.assert_array_equal(read.prefix_bias(1), weight.prefix_bias(1))
 
 
 @pytest.mark.parametrize(
@@ -181,7 +195,7 @@ def test_a_form_that_does_not_fit_is_refused(form: list[object]) -> None:
 
 def test_stored_numbers_that_are_not_finite_are_refused() -> None:
     weight = make_terms(np.random.default_rng(0), 4, 6, 3, 1, "row_sparse")
-    for name in ("w/0", "w/1", "w.bias"):
+    for name in ("w/0", "w/1", "w/0.bias", "w/1.bias"):
         tensors, entry = weight_tensors("w", weight)
         tensors[name] = np.full_like(tensors[name], np.nan)
         with pytest.raises(UserError, match="NaN"):
@@ -195,7 +209,7 @@ def test_terms_serve_a_recurrent_layer() -> None:
     data = Sequences(rng.normal(size=(9, 5)).astype(np.float32), np.array([4, 5]))
     model = Model("m", (Layer("l", "augmented_lstm", 5, 4),), {"l.w": weight}, "values")
     for terms in (0, 2, 5):
-        dense = float_weight(weight.prefix(terms), weight.bias_value(), 4)
+        dense = float_weight(weight.prefix(terms), weight.prefix_bias(terms), 4)
         wanted = Interpreter(build_program(model.with_weights({"l.w": dense}))).run(data)
         found = Interpreter(build_program(check_model(model))).run(data, terms={"l.w": terms})
         np.testing.assert_allclose(found.outputs, wanted.outputs, atol=1e-6)
