@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from modelflex.pipeline.advising import ALLOCATED, advise_model, allocate_config
 from modelflex.pipeline.compare import REPORT, TABLE, compare
+from modelflex.pipeline.exploring import explore_fpga
 from modelflex.pipeline.exporting import export_model, validate_export
 from modelflex.pipeline.jobs import (
     Tell,
@@ -36,6 +37,7 @@ __all__ = [
     "analyze_model",
     "compare",
     "compile_model",
+    "explore_fpga",
     "export_model",
     "find_platform",
     "price_model",
