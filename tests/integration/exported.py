@@ -13,7 +13,12 @@ from modelflex.compress import compress
 from modelflex.core.model import Model
 from modelflex.core.recipe import Recipe
 from modelflex.registry import LAYERS
-from modelflex.testing.generators import random_inputs, random_layer_model, random_rules
+from modelflex.testing.generators import (
+    random_carrying_model,
+    random_inputs,
+    random_layer_model,
+    random_rules,
+)
 
 CC = shutil.which("cc") or shutil.which("gcc")
 CLANG = shutil.which("clang")
@@ -26,6 +31,14 @@ def layer_model(kind: str, seed: int) -> Model:
     """A compressed network of one layer of a kind that is no cell, and a head."""
     rng = np.random.default_rng(seed)
     model = random_layer_model(rng, kind, LAYERS.get(kind).examples[0], "every")
+    stats = calibrate(model, random_inputs(rng, (9, 14, 5), model))
+    return compress(model, Recipe(random_rules(rng, model)), stats).model
+
+
+def carrying_model(seed: int) -> Model:
+    """A compressed network whose outputs are fed back to its cells."""
+    rng = np.random.default_rng(seed)
+    model = random_carrying_model(rng, ("gru", "lstm"), 3)
     stats = calibrate(model, random_inputs(rng, (9, 14, 5), model))
     return compress(model, Recipe(random_rules(rng, model)), stats).model
 

@@ -22,10 +22,20 @@ from modelflex.export import c99
 from modelflex.export.artefact import save_artefact
 from modelflex.export.c99 import export_c99
 from modelflex.testing.generators import (
+    random_carrying_model,
     random_case,
 )
 
-from .exported import CC, SANITIZERS, WARNINGS, compile_, layer_model, run_selftest, sources
+from .exported import (
+    CC,
+    SANITIZERS,
+    WARNINGS,
+    carrying_model,
+    compile_,
+    layer_model,
+    run_selftest,
+    sources,
+)
 from .refusal import one_line
 
 pytestmark = pytest.mark.skipif(CC is None, reason="no C compiler on the PATH")
@@ -34,6 +44,8 @@ MODELS: dict[str, Callable[[], Model]] = {
     **{f"recipe {seed}": lambda seed=seed: random_case(seed).made.model for seed in (3, 8)},
     "float": lambda: random_case(3).model,
     **{kind: lambda kind=kind: layer_model(kind, 1) for kind in ("conv2d", "embedding")},
+    "carries": lambda: carrying_model(1),
+    "carries floats": lambda: random_carrying_model(np.random.default_rng(2), ("lstm",), 2),
 }
 
 

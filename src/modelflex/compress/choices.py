@@ -161,6 +161,11 @@ def _check_removal(layer: Layer, after: Layer | None, units: int) -> None:
             f"units of the layer '{layer.name}' ({layer.kind}) are to be removed",
             "a recurrent layer that another layer reads",
         )
+    if after.carries:
+        raise UserError(
+            f"units of '{layer.name}' are to be removed, read by '{after.name}' beside outputs carried",
+            "a layer whose reader carries none",
+        )
     if units > layer.units:
         raise UserError(
             f"{units} of {layer.units} units of '{layer.name}' are to stay", "at most all"
@@ -193,7 +198,7 @@ def reduced_layers(model: Model, recipe: Recipe) -> tuple[Layer, ...]:
     layers: list[Layer] = []
     for layer in model.layers:
         units = removed[layer.name].units if layer.name in removed else layer.units
-        inputs = layers[-1].units if layers else layer.inputs
+        inputs = layers[-1].units + layer.carries if layers else layer.inputs
         rule = recipe.layer_choice(layer.name)[1]
         nonlinearity = None if rule is None else rule.nonlinearity
         layers.append(replace(layer, inputs=inputs, units=units, nonlinearity=nonlinearity))

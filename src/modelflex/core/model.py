@@ -35,6 +35,8 @@ class Layer:
 
     Attributes:
         inputs, units: elements of what it reads and gives at a step.
+        carries: how many of its inputs, the last ones, are the last elements of the network's output
+            at the step before (zeros at the first): predictions that are fed back.
         reads: whether it runs at "every" step or once, on the "last" one.
         options: further sizes that its kind takes.
         nonlinearity: how integer programs compute its σ and tanh; None for exactly.
@@ -47,6 +49,7 @@ class Layer:
     reads: str = "every"
     options: Mapping[str, int] = field(default_factory=dict)
     nonlinearity: Nonlinearity | None = None
+    carries: int = 0
 
     @property
     def plugin(self) -> Cell | FeedForward:
@@ -104,6 +107,8 @@ class Layer:
         entry = {name: getattr(self, name) for name in names}
         if self.options:
             entry["options"] = dict(self.options)
+        if self.carries:
+            entry["carries"] = self.carries
         if self.nonlinearity is not None:
             entry["nonlinearity"] = method_to_json(NONLINEARITIES, self.nonlinearity)
         return entry
@@ -150,7 +155,7 @@ class Model:
     @property
     def inputs(self) -> int:
         """Features of one input step."""
-        return self.layers[0].inputs
+        return self.layers[0].inputs - self.layers[0].carries
 
     @property
     def outputs(self) -> int:
@@ -195,6 +200,7 @@ def check_model(model: Model) -> Model:
     wanted: dict[str, tuple[int, int]] = {}
     before: Layer | None = None
     for layer in model.layers:
+        _check_carries(layer, model)
         _check_layer(layer, before)
         if layer.nonlinearity is not None and model.numeric == "float":
             raise UserError(
@@ -230,11 +236,25 @@ def _check_weights(model: Model, wanted: Mapping[str, tuple[int, int]]) -> None:
         raise UserError(f"weights that no layer uses: {', '.join(sorted(extra))}", "none")
 
 
+def _check_carries(layer: Layer, model: Model) -> None:
+    if type(layer.carries) is not int or not 0 <= layer.carries <= model.outputs:
+        raise UserError(
+            f"layer '{layer.name}' carries {str(layer.carries)[:30]} outputs to its next step",
+            f"0 … {model.outputs}, the network's outputs",
+        )
+    if layer.carries and not model.per_step:
+        last = next(layer.name for layer in model.layers if layer.reads == "last")
+        raise UserError(
+            f"layer '{layer.name}' carries outputs, and '{last}' reads the last step only",
+            "an output at every step",
+        )
+
+
 def _check_layer(layer: Layer, before: Layer | None) -> None:
     if layer.reads not in READS:
         raise UserError(f"layer '{layer.name}' reads '{layer.reads}'", f"one of {', '.join(READS)}")
     recurrent = isinstance(layer.plugin, Cell)
-    if layer.inputs < 1 or layer.units < 1:
+    if layer.inputs - layer.carries < 1 or layer.units < 1:
         raise UserError(
             f"layer '{layer.name}' has {layer.inputs} inputs, {layer.units} units", "≥ 1"
         )
@@ -253,10 +273,11 @@ def _check_layer(layer: Layer, before: Layer | None) -> None:
         if layer.reads == "last" and not recurrent:
             raise UserError(f"the first layer '{layer.name}' reads the last step", "'every'")
         return
-    if layer.inputs != before.units:
+    if layer.inputs - layer.carries != before.units:
+        carried = f" and the {layer.carries} carried" if layer.carries else ""
         raise UserError(
             f"layer '{layer.name}' has {layer.inputs} inputs",
-            f"{before.units}, the units of '{before.name}' before it",
+            f"{before.units + layer.carries}, the units of '{before.name}' before it{carried}",
         )
     if before.reads == "last" and layer.reads != "last":
         raise UserError(

@@ -342,10 +342,10 @@ def elementwise_rows(program: Program, steps: float) -> list[list[ProductRow]]:
     return [[_elementwise(s.graph, f"{s.name}/elementwise", s.mode, steps)] for s in program.stages]
 
 
-def layer_row(layer: Layer, steps: float) -> ProductRow:
-    """The elementwise row of a layer, from its sizes alone."""
-    mode = "once" if layer.reads == "last" else "step"
-    return _elementwise(shape_graph(layer), f"{layer.name}/elementwise", mode, steps)
+def stage_row(layers: Sequence[Layer], steps: float) -> ProductRow:
+    """The elementwise row of a stage (see `layer_groups`), from the sizes of its layers alone."""
+    mode = "once" if layers[0].reads == "last" else "step"
+    return _elementwise(shape_graph(layers), f"{layers[0].name}/elementwise", mode, steps)
 
 
 _FREE = ("quantize", "delta_encode", "rescale", "slice", "concat", "one_hot")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +23,7 @@ class Stage:
     """One graph with input `x` and output `y`.
 
     Attributes:
-        name: the layer it was traced from.
+        name: the layer it was traced from, or the first of several (see `layer_groups`).
         mode: "step" runs at every time step, "once" after the last, on the last value of the stage before.
     """
 
@@ -57,6 +57,19 @@ class Program:
         return graph.values[graph.outputs["y"]].size
 
 
+def layer_groups(layers: Sequence[Layer]) -> list[tuple[Layer, ...]]:
+    """The layers of every stage: one each, but what lies between a carried output and its reader is one.
+
+    A stage runs over all steps before the next begins, so an output that is fed back cannot leave its
+    stage: from the first layer that carries on, all layers are one graph with the output as state.
+    """
+    first = next((i for i, layer in enumerate(layers) if layer.carries), len(layers))
+    groups: list[tuple[Layer, ...]] = [(layer,) for layer in layers[:first]]
+    if first < len(layers):
+        groups.append(tuple(layers[first:]))
+    return groups
+
+
 def build_program(model: Model) -> Program:
     """Trace every layer of the model; an uncompressed model gives a float program.
 
@@ -66,17 +79,17 @@ def build_program(model: Model) -> Program:
     stages: list[Stage] = []
     products: dict[str, Product] = {}
     one_hot, numbers = False, 0
-    for layer in model.layers:
-        tracer = Tracer(model.numeric, _tables(layer))
-        weights = {name: model.weights[name] for name in layer.weight_shapes}
-        y = _trace_layer(tracer, layer, weights, one_hot)
+    for layers in layer_groups(model.layers):
+        tracer = Tracer(model.numeric)
+        y = _trace_layers(tracer, layers, model.weights, one_hot)
         one_hot, graph = y.one_hot, tracer.finish({"y": y})
-        stages.append(Stage(layer.name, graph, "once" if layer.reads == "last" else "step"))
+        mode = "once" if layers[0].reads == "last" else "step"
+        stages.append(Stage(layers[0].name, graph, mode))
         products |= tracer.products
         numbers += _numbers(graph, tracer.products.values())
         if numbers > MAX_NUMBERS:
             raise UserError(
-                f"model '{model.name}' means {numbers} numbers up to its layer '{layer.name}'",
+                f"model '{model.name}' means {numbers} numbers up to its layer '{layers[-1].name}'",
                 f"at most {MAX_NUMBERS}: matrices written out, kept steps, windows and results",
             )
     return Program(tuple(stages), products, model.numeric)
@@ -100,19 +113,20 @@ def _tables(layer: Layer) -> dict[str, Piecewise]:
     return {name: table for name, table in tables.items() if table is not None}
 
 
-def shape_graph(layer: Layer) -> Graph:
-    """A layer's graph in float arithmetic with weights of zeros: what does not hang on their form."""
+def shape_graph(layers: Sequence[Layer]) -> Graph:
+    """A stage's graph in float arithmetic with weights of zeros: what does not hang on their form."""
     weights = {
         name: float_weight(np.zeros(shape, np.float32), None, 1)
+        for layer in layers
         for name, shape in layer.weight_shapes.items()
     }
     tracer = Tracer("float")
-    return tracer.finish({"y": _trace_layer(tracer, layer, weights, False)})
+    return tracer.finish({"y": _trace_layers(tracer, layers, weights, False)})
 
 
 def input_symbols(model: Model) -> int | None:
     """How many symbols there are, where the model's inputs are numbers of symbols; else None."""
-    graph = shape_graph(model.layers[0])
+    graph = shape_graph(layer_groups(model.layers)[0])
     read = (op for op in graph.ops if op.inputs == (graph.inputs["x"],))
     return next((int(op.attrs["size"]) for op in read if op.kind == "one_hot"), None)
 
@@ -159,26 +173,43 @@ def one_hot_sites(program: Program) -> frozenset[str]:
     )
 
 
-def _trace_layer(
-    tracer: Tracer, layer: Layer, weights: Mapping[str, Weight], one_hot: bool
+def _trace_layers(
+    tracer: Tracer, layers: Sequence[Layer], weights: Mapping[str, Weight], one_hot: bool
 ) -> Value:
-    """Record a layer; its result. `one_hot` says what its input is (see `Value`)."""
-    x = tracer.input("x", layer.inputs, one_hot)
+    """Record the layers of a stage; its result. `one_hot` says what its input is (see `Value`)."""
+    x = tracer.input("x", layers[0].inputs - layers[0].carries, one_hot)
+    carrying: list[tuple[str, int]] = []
+    for number, layer in enumerate(layers):
+        scope = f"{layer.name}." if number else ""
+        if layer.carries:
+            carrying.append((f"{scope}carried", layer.carries))
+            x = tracer.concat((x, tracer.state(*carrying[-1], tracer.real)))
+        tracer.tables = _tables(layer) if tracer.numeric == "integer" else {}
+        x = _trace_layer(tracer, layer, weights, x, scope)
+    for slot, size in carrying:
+        tracer.set_state(slot, tracer.slice(x, x.size - size, x.size))
+    return x
+
+
+def _trace_layer(
+    tracer: Tracer, layer: Layer, weights: Mapping[str, Weight], x: Value, scope: str
+) -> Value:
+    """Record a layer that reads x; its result. `scope` begins the names of its state."""
     params = {
-        name.removeprefix(layer.name + "."): _affine(tracer, name, weight)
-        for name, weight in weights.items()
+        name.removeprefix(layer.name + "."): _affine(tracer, name, weights[name])
+        for name in layer.weight_shapes
     }
     plugin = layer.plugin
     if isinstance(plugin, Cell):
-        state = {s: tracer.state(s, layer.units, tracer.real) for s in plugin.states}
+        state = {s: tracer.state(scope + s, layer.units, tracer.real) for s in plugin.states}
         y, after = plugin.step(tracer, x, state, params)
         for name in plugin.states:
-            tracer.set_state(name, after[name])
+            tracer.set_state(scope + name, after[name])
         return y
     if layer.past:
-        before = tracer.state("past", layer.past * layer.inputs, tracer.real)
+        before = tracer.state(f"{scope}past", layer.past * layer.inputs, tracer.real)
         x = tracer.concat((before, x))
-        tracer.set_state("past", tracer.slice(x, layer.inputs, x.size))
+        tracer.set_state(f"{scope}past", tracer.slice(x, layer.inputs, x.size))
     return plugin.apply(tracer, x, params, layer.sizes)
 
 

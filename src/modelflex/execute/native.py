@@ -247,8 +247,9 @@ class Runtime:
                 if value.dtype == np.float32 and not np.all(np.isfinite(value)):
                     raise UserError(f"the state's '{slot_name}' of '{name}' is not finite")
                 place[:] = value
-        for site, product in self.plan.products.items():
-            self._check_sums(product, given.get(site.rsplit(".", 1)[0], {}))
+        carried = {name: value for slots in given.values() for name, value in slots.items()}
+        for product in self.plan.products.values():
+            self._check_sums(product, carried)
         self._stream.set_state(bytes(memory))
 
     def _slot(self, memory: bytes | bytearray, view: View) -> Array:

@@ -36,6 +36,12 @@ def sequence_graph(model: Model, program: Program) -> OnnxGraph:
             "an uncompressed model for a whole sequence",
             _MEND,
         )
+    if carrying := [layer.name for layer in model.layers if layer.carries]:
+        raise UserError(
+            f"model '{model.name}' feeds outputs back to its layer '{carrying[0]}'",
+            "layers that read no outputs for a whole sequence",
+            _MEND,
+        )
     graph = OnnxGraph()
     value, names = input_value(graph, model, program, steps=True), {"x", "y"}
     for layer, stage in zip(model.layers, program.stages, strict=True):

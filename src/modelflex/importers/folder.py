@@ -23,7 +23,7 @@ from modelflex.importers.tensors import read_safetensors
 from modelflex.registry import NONLINEARITIES
 
 MODEL_KEYS = ("schema", "name", "layers", "output", "meta", "weights")
-LAYER_KEYS = ("name", "kind", "inputs", "units", "reads", "options", "nonlinearity")
+LAYER_KEYS = ("name", "kind", "inputs", "units", "reads", "options", "nonlinearity", "carries")
 
 
 def load_folder_model(description: Path) -> Model:
@@ -81,7 +81,13 @@ def _read_layer(entry: Any, where: str) -> Layer:
     made = entry.get("nonlinearity")
     if made is not None:
         made = method_from_json(NONLINEARITIES, made, f"{where}.nonlinearity")
-    return Layer(name, kind, entry["inputs"], entry["units"], reads, options, made)
+    carries = entry.get("carries", 0)
+    if type(carries) is not int or not 0 <= carries < entry["inputs"]:
+        raise UserError(
+            f"layer '{name}': carries is {str(carries)[:30]}",
+            f"0 … {entry['inputs'] - 1}, fewer than its inputs",
+        )
+    return Layer(name, kind, entry["inputs"], entry["units"], reads, options, made, carries)
 
 
 def _read_weights(

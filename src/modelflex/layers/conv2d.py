@@ -22,6 +22,7 @@ class Conv2d(FeedForward):
     so that the kernel reaches over time too. The kernel `w` is [filters, frames·channels·kernel_height·
     kernel_width]; it is stored, and fetched in a run, once for all positions. The vector that is
     encoded is the image, so delta sends the pixels that changed (Parger et al., DeltaCNN, CVPR 2022).
+    `beside` = m elements behind the image (what else a step brings) stand behind the result as they are.
     """
 
     reference = (
@@ -39,6 +40,7 @@ class Conv2d(FeedForward):
         "padding_height": 0,
         "padding_width": 0,
         "frames": 1,
+        "beside": 0,
     }
     examples = (
         Sizes(
@@ -52,6 +54,10 @@ class Conv2d(FeedForward):
         Sizes(
             9, 8, {"height": 3, "width": 3, "filters": 8, "kernel_height": 3, "kernel_width": 3}
         ),
+        Sizes(
+            11, 8, {"height": 3, "width": 3, "filters": 3, "kernel_height": 2, "kernel_width": 3,
+                    "beside": 2, "frames": 2}
+        ),
     )  # fmt: skip
 
     def shapes(self, sizes: Sizes) -> dict[str, tuple[int, int]]:
@@ -62,7 +68,13 @@ class Conv2d(FeedForward):
         return max(sizes["frames"] - 1, 0)
 
     def apply(self, F: Namespace, x: Any, params: Mapping[str, Any], sizes: Sizes) -> Any:
-        return params["w"](x, windows(sizes))
+        beside = sizes["beside"]
+        if not beside:
+            return params["w"](x, windows(sizes))
+        image, steps = sizes.inputs - beside, F.split(x, sizes["frames"])
+        images = F.concat([F.slice(step, 0, image) for step in steps])
+        passed = F.slice(steps[-1], image, sizes.inputs)
+        return F.concat((params["w"](images, windows(sizes)), passed))
 
 
 def _columns(sizes: Sizes) -> int:
@@ -79,13 +91,15 @@ def _extent(sizes: Sizes, side: str) -> int:
 
 def _check(sizes: Sizes) -> None:
     for name, value in sizes.options.items():
-        if value < 1 and not name.startswith("padding"):
+        if value < 1 and not name.startswith(("padding", "beside")):
             raise UserError(f"{name} of a conv2d layer is {value}", "at least 1")
-    image = sizes["channels"] * sizes["height"] * sizes["width"]
-    if sizes.inputs != image:
+    image, beside = sizes["channels"] * sizes["height"] * sizes["width"], sizes["beside"]
+    more = f" + {beside} beside" if beside else ""
+    if sizes.inputs != image + beside:
         raise UserError(
             f"a conv2d layer has {sizes.inputs} inputs",
-            f"{image} = {sizes['channels']} channels × {sizes['height']} × {sizes['width']}",
+            f"{image + beside} = {sizes['channels']} channels × {sizes['height']} × "
+            f"{sizes['width']}{more}",
         )
     for side in ("height", "width"):
         if sizes[f"padding_{side}"] >= sizes[f"kernel_{side}"]:
@@ -94,10 +108,10 @@ def _check(sizes: Sizes) -> None:
                 f"less than kernel_{side}, {sizes[f'kernel_{side}']}",
             )
     high, wide = _extent(sizes, "height"), _extent(sizes, "width")
-    if sizes.units != sizes["filters"] * high * wide or not high * wide:
+    if sizes.units != sizes["filters"] * high * wide + beside or not high * wide:
         raise UserError(
             f"a conv2d layer has {sizes.units} units",
-            f"{sizes['filters']} filters × {high} × {wide} positions",
+            f"{sizes['filters']} filters × {high} × {wide} positions{more}",
         )
     if high * wide * _columns(sizes) > MAX_TAPS:
         raise UserError(

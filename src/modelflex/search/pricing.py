@@ -27,12 +27,12 @@ from modelflex.core.products import (
     ProductRow,
     ProductTable,
     footprint,
-    layer_row,
     make_table,
     program_table,
+    stage_row,
 )
 from modelflex.core.profile import Profile
-from modelflex.core.program import build_program, hoistable_sites, one_hot_sites
+from modelflex.core.program import build_program, hoistable_sites, layer_groups, one_hot_sites
 from modelflex.core.recipe import Choice, Recipe
 from modelflex.core.stats import Stats
 from modelflex.errors import UserError
@@ -75,7 +75,7 @@ class Pricer:
         self._hoistable = {site.rsplit("/", 1)[0] for site in hoistable_sites(dense)}
         self._windows = {p.weight: p.windows for p in dense.products.values()}
         self._one_hot = {site.rsplit("/", 1)[0] for site in one_hot_sites(dense)}
-        self._layer_rows: dict[str, ProductRow] = {}
+        self._stage_rows: dict[str, ProductRow] = {}
         self._misfits: dict[tuple[str, tuple[int, int], Choice], str] = {}
         self._densities = {
             k: Density(tuple(u), tuple(i)) for k, (u, i) in (densities or {}).items()
@@ -154,11 +154,11 @@ class Pricer:
 
     def _elementwise(self, recipe: Recipe) -> list[ProductRow]:
         rows = []
-        for layer in reduced_layers(self.model, recipe):
-            key = repr(layer)
-            if key not in self._layer_rows:
-                self._layer_rows[key] = layer_row(layer, self.steps)
-            rows.append(self._layer_rows[key])
+        for layers in layer_groups(reduced_layers(self.model, recipe)):
+            key = repr(layers)
+            if key not in self._stage_rows:
+                self._stage_rows[key] = stage_row(layers, self.steps)
+            rows.append(self._stage_rows[key])
         return rows
 
     def _table(self, recipes: Sequence[Recipe]) -> tuple[ProductTable, Array]:
@@ -176,7 +176,7 @@ class Pricer:
                     else:
                         groups.append(self._rows(entry, self._expected(entry)))
             matrix.append([numbers[entry] for entry in chosen])
-        columns = len(self.model.weights) + len(self.model.layers)
+        columns = len(self.model.weights) + len(layer_groups(self.model.layers))
         return make_table(groups, self.steps), np.array(matrix, np.int64).reshape(-1, columns)
 
     def _rows(self, entry: _Entry, densities: Sequence[Density]) -> list[ProductRow]:

@@ -83,6 +83,26 @@ def random_layer_model(rng: np.random.Generator, kind: str, sizes: Sizes, reads:
     return make_model(rng, layers)
 
 
+def random_carrying_model(
+    rng: np.random.Generator, kinds: Sequence[str], carries: int, alone: bool = False
+) -> Model:
+    """Layers, the first of which reads that many outputs of the step before too, and a head of 5 outputs.
+
+    Args:
+        alone: whether there is no stateless layer before them.
+    """
+    layers = [] if alone else [Layer("before", "dense", 6, 8)]
+    for number, kind in enumerate(kinds):
+        carried = 0 if number else carries
+        inputs = (layers[-1].units if layers else 6) + carried
+        units = inputs if kind == "relu" else 8
+        options = {"kernel": 2} if kind == "conv1d" else {}
+        layers.append(
+            Layer(f"layer{number}", kind, inputs, units, options=options, carries=carried)
+        )
+    return make_model(rng, [*layers, Layer("head", "dense", layers[-1].units, 5)])
+
+
 def random_inputs(rng: np.random.Generator, lengths: Sequence[int], model: Model) -> Sequences:
     """Ragged sequences for a model; symbols where its first layer takes them."""
     data = random_sequences(rng, lengths, model.inputs)

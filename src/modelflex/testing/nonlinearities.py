@@ -13,7 +13,7 @@ from modelflex.compress import compress
 from modelflex.core.extension import Nonlinearity
 from modelflex.core.fixed import FX_ONE, INT32_MAX, INT32_MIN, Array
 from modelflex.core.graph import Op
-from modelflex.core.products import layer_row
+from modelflex.core.products import stage_row
 from modelflex.core.program import build_program
 from modelflex.core.recipe import Activation, Choice, LayerRule, Recipe, Rule
 from modelflex.execute.interpret import run
@@ -100,7 +100,7 @@ class NonlinearitySuite(MethodSuite):
             tables |= config.table("tanh") is not None
             changed |= not np.array_equal(found, exact)
             for layer, before in zip(made.layers, plain.layers, strict=True):
-                assert layer_row(layer, 5) == layer_row(before, 5)
+                assert stage_row((layer,), 5) == stage_row((before,), 5)
             save_artefact(made, tmp_path / str(number), recipe=recipe, provenance={})
             again = load_model(tmp_path / str(number))
             assert again.layers == made.layers

@@ -131,6 +131,10 @@ class Integers:
         n = len(a) // parts
         return [a[i * n : (i + 1) * n] for i in range(parts)]
 
+    def slice(self, a: Vector, start: int, stop: int) -> Vector:
+        """The elements start … stop − 1."""
+        return a[start:stop]
+
 
 class Reals:
     """The namespace of cells over float64 arrays."""
@@ -170,6 +174,10 @@ class Reals:
     def split(self, a: Array, parts: int) -> list[Array]:
         """Equal consecutive pieces."""
         return np.split(a, parts)
+
+    def slice(self, a: Array, start: int, stop: int) -> Array:
+        """The elements start … stop − 1."""
+        return a[start:stop]
 
 
 @dataclass
@@ -288,14 +296,14 @@ def run_integers(model: Model, data: Sequences) -> OracleRun:
     for length in data.lengths.tolist():
         values = [[fx(x) for x in row] for row in data.x[start : start + length].tolist()]
         start += length
+        steppers = []
         for layer in model.layers:
             params = {}
             for name in layer.weight_shapes:
                 made = affine(model.weights[name], products, result.counts, name)
                 params[name.removeprefix(layer.name + ".")] = made
-            space = Integers(layer.nonlinearity)
-            values = run_layer(space, layer, params, values, [0] * layer.units)
-        result.outputs += values
+            steppers.append(Stepper(Integers(layer.nonlinearity), layer, params, list))
+        result.outputs += run_layers(steppers, values, [0] * model.outputs)
     return result
 
 
@@ -306,13 +314,14 @@ def run_reals(model: Model, data: Sequences) -> Array:
     for length in data.lengths.tolist():
         values = list(data.x[start : start + length].astype(np.float64))
         start += length
+        steppers = []
         for layer in model.layers:
             params = {
                 name.removeprefix(layer.name + "."): _real_affine(model.weights[name])
                 for name in layer.weight_shapes
             }
-            values = run_layer(Reals(), layer, params, values, np.zeros(layer.units))
-        outputs += values
+            steppers.append(Stepper(Reals(), layer, params, np.array))
+        outputs += run_layers(steppers, values, np.zeros(model.outputs))
     return np.array(outputs)
 
 
@@ -328,22 +337,52 @@ def _real_affine(weight: Weight) -> Callable[..., Array]:
     return apply
 
 
-def run_layer(
-    F: Any, layer: Layer, params: Mapping[str, Any], values: list[Any], zeros: Any
-) -> list[Any]:
-    """One layer over one sequence in a namespace: its value at every step, or at the last only."""
-    plugin = layer.plugin
-    if layer.reads == "last":
-        values = values[-1:]
-    if not isinstance(plugin, Cell):
-        quiet = [0 * values[0][0]] * layer.inputs
-        frames = [quiet] * layer.past + values
-        if layer.past:
-            values = [F.concat(frames[t : t + layer.past + 1]) for t in range(len(values))]
-        return [plugin.apply(F, x, params, layer.sizes) for x in values]
-    state = dict.fromkeys(plugin.states, zeros)
-    made = []
-    for x in values:
-        y, state = plugin.step(F, x, state, params)
-        made.append(y)
-    return made
+class Stepper:
+    """One layer of one sequence in a namespace, step after step.
+
+    Attributes:
+        F: the namespace.
+        layer, params: the layer and its weights as functions.
+        vector: makes a value of the namespace from a list.
+    """
+
+    def __init__(
+        self, F: Any, layer: Layer, params: Mapping[str, Any], vector: Callable[[list[Any]], Any]
+    ) -> None:
+        self.F, self.layer, self.params = F, layer, params
+        plugin = layer.plugin
+        if isinstance(plugin, Cell):
+            self.state = dict.fromkeys(plugin.states, vector([0] * layer.units))
+        else:
+            self.frames = [vector([0] * layer.inputs)] * layer.past
+
+    def step(self, x: Any, before: Any) -> Any:
+        """The layer's result of x, and of what it carries of the network's output `before`."""
+        layer, F = self.layer, self.F
+        if layer.carries:
+            x = F.concat([x, before[len(before) - layer.carries :]])
+        plugin = layer.plugin
+        if isinstance(plugin, Cell):
+            y, self.state = plugin.step(F, x, self.state, self.params)
+            return y
+        frames = [*self.frames, x]
+        self.frames = frames[1:]
+        return plugin.apply(F, F.concat(frames) if layer.past else x, self.params, layer.sizes)
+
+
+def run_layers(steppers: Sequence[Stepper], values: Sequence[Any], y: Any) -> list[Any]:
+    """The outputs of a sequence: of every step, or of the last where a layer reads that only.
+
+    Args:
+        y: the network's output before the first step.
+    """
+    outputs = []
+    for number, x in enumerate(values):
+        for stepper in steppers:
+            if stepper.layer.reads == "last" and number < len(values) - 1:
+                break
+            x = stepper.step(x, y)
+        else:
+            y = x
+            outputs.append(y)
+    return outputs

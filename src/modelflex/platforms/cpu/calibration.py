@@ -13,7 +13,7 @@ from modelflex.core.fixed import Array, Scale
 from modelflex.core.model import Layer, Model
 from modelflex.core.part import Grid, Part
 from modelflex.core.platform import Executor
-from modelflex.core.products import layer_row
+from modelflex.core.products import stage_row
 from modelflex.core.program import build_program
 from modelflex.core.tracer import Activity, Link
 from modelflex.core.weight import Matrix, float_weight
@@ -142,7 +142,7 @@ def _fit_layer(
 ) -> LayerTime:
     features, times = [], []
     for case in _layer_cases(numeric):
-        row, shapes = layer_row(case.layer, 1.0), case.layer.weight_shapes.values()
+        row, shapes = stage_row((case.layer,), 1.0), case.layer.weight_shapes.values()
         known = call_s + sum(product.seconds(*shape) for shape in shapes)
         features.append([1.0, row.m, row.functions])
         times.append(float(_beside(np.array(seconds[case]), known)))
