@@ -1,6 +1,6 @@
 """Matrices as sums of rank-1 terms, the most informative first: every prefix of the sum is an answer.
 
-y = A·x ≈ base + Σ_{n ≤ N} u_n·(v_nᵀx − c_n), with a v of its own for each of equal groups of rows.
+y = A·x ≈ base + Σ_{n ≤ N} u_n·(v_nᵀx + c_n), with a v of its own for each of equal groups of rows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Factors:
 
     Attributes:
         u: float64 [R, N].
-        v: float64 [N·G, C]; rows of group g (R/G consecutive ones) get u_n·(v_{n·G+g}ᵀx − c_{n·G+g}).
+        v: float64 [N·G, C]; rows of group g (R/G consecutive ones) get u_n·(v_{n·G+g}ᵀx + c_{n·G+g}).
         offset: c, float64 [N·G].
         base: float64 [R], what is added to the bias: the mean of A·x, which is exact without any
             term; zeros where no mean of the inputs is known.
@@ -60,12 +60,12 @@ class Factors:
         )
 
     def bias(self, terms: int | None = None) -> Array:
-        """What the first `terms` add to the bias, base − Σ u_n·c_n, float64 [R]."""
+        """What the first `terms` add to the bias, base + Σ u_n·c_n, float64 [R]."""
         n, groups = self.terms if terms is None else terms, self.groups
         rows = self.u.shape[0] // groups
         offsets = self.offset.reshape(self.terms, groups)[:n]
         shifts = [self.u[g * rows : (g + 1) * rows, :n] @ offsets[:, g] for g in range(groups)]
-        return np.asarray(self.base - np.concatenate(shifts))
+        return np.asarray(self.base + np.concatenate(shifts))
 
 
 def operations(rows: int, kept: int, groups: int = 1) -> int:
@@ -121,7 +121,7 @@ def decompose(
             u = refit(w, v, groups, measure)
     if measure.mean is None:
         return Factors(u, v, np.zeros(len(v)), np.zeros(len(w)))
-    return Factors(u, v, v @ measure.mean, w @ measure.mean)
+    return Factors(u, v, -v @ measure.mean, w @ measure.mean)
 
 
 def _checked(w: Array, terms: int, kept: int | None, groups: int, block: int, scheme: str) -> int:
@@ -207,7 +207,9 @@ def _greedy(
         for g in range(groups):
             at = _rows(g, size)
             root = roots[g]
-            seen = left[at] if weighed is None else np.linalg.solve(root, weighed[at])
+            seen = left[at]
+            if weighed is not None and root is not None:
+                seen = np.linalg.solve(root, weighed[at])
             p, v = _rank_one(seen, kept, block, metric, alternations)
             vs[n, g] = v
             if alternations:

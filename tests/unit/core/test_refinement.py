@@ -272,7 +272,7 @@ def test_matrix_of_groups_by_hand() -> None:
     assert made.matrix(1).tolist() == [[1.0, 0.0], [0.0, 2.0]]
     assert made.matrix().tolist() == [[31.0, 0.0], [0.0, 82.0]]
     assert made.bias(0).tolist() == [100.0, 200.0]
-    assert made.bias().tolist() == [100 - 1 - 30, 200 - 4 - 80]
+    assert made.bias().tolist() == [100 + 1 + 30, 200 + 4 + 80]
 
 
 BAD = (
