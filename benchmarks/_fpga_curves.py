@@ -15,11 +15,15 @@ from modelflex.platforms.fpga.explore import Design, explore, explore_dense
 
 
 class Curve(NamedTuple):
-    """KL divergence against the number of terms (of rows, where `nz` is None: dense, cut short)."""
+    """KL divergence against the number of terms (of rows, where `nz` is None: dense, cut short).
+
+    `check` is that of other data than those by which points are chosen.
+    """
 
     nz: int | None
     steps: Array
     kl: Array
+    check: Array
 
 
 class Timed(NamedTuple):
@@ -30,16 +34,20 @@ class Timed(NamedTuple):
 
 
 def read_curves(path: Path) -> list[Curve]:
-    """Curves from an .npz: arrays nz, steps, kl of one length; nz 0 is the dense product by rows."""
+    """Curves from an .npz: arrays nz, steps, kl, check of one length; nz 0 is the dense product by rows."""
     with np.load(path, allow_pickle=False) as stored:
-        nz, steps, kl = (np.asarray(stored[name]) for name in ("nz", "steps", "kl"))
-    if not nz.shape == steps.shape == kl.shape or nz.ndim != 1 or not np.isfinite(kl).all():
-        raise SystemExit(f"{path}: nz, steps and kl must be of one length, kl finite")
+        nz, steps, kl, check = (np.asarray(stored[name]) for name in ("nz", "steps", "kl", "check"))
+    if len({a.shape for a in (nz, steps, kl, check)}) > 1 or nz.ndim != 1 or not nz.size:
+        raise SystemExit(f"{path}: nz, steps, kl and check must be of one length")
+    if not (np.isfinite(kl).all() and np.isfinite(check).all()):
+        raise SystemExit(f"{path}: divergences must be finite")
     found = []
     for kept in np.unique(nz):
         mine = np.flatnonzero(nz == kept)
         order = mine[np.argsort(steps[mine])]
-        found.append(Curve(int(kept) or None, steps[order].astype(np.int64), kl[order]))
+        found.append(
+            Curve(int(kept) or None, steps[order].astype(np.int64), kl[order], check[order])
+        )
     return found
 
 
@@ -103,14 +111,14 @@ def speedups(points: Iterable[Timed], dense_s: float, targets: Array) -> Mapping
     rows = []
     for target in targets:
         met = [
-            (float(p.seconds[i]), p.curve.nz, int(p.curve.steps[i]))
+            (float(p.seconds[i]), p.curve.nz, int(p.curve.steps[i]), float(p.curve.check[i]))
             for p in refined
             for i in np.flatnonzero(p.curve.kl <= target)
         ]
         if met:
-            seconds, nz, steps = min(met)
+            seconds, nz, steps, check = min(met)
             rows.append(
                 {"kl": float(target), "nz": nz, "steps": steps, "seconds": seconds,
-                 "speedup": dense_s / seconds}
+                 "speedup": dense_s / seconds, "check": check}
             )  # fmt: skip
     return {"targets": rows, "aggregate": aggregate([r["speedup"] for r in rows]) if rows else None}

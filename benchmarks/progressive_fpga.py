@@ -1,11 +1,11 @@
 """The FPGA model beside table 1 of Kouris et al., and how long exploring the design space takes.
 
-    python benchmarks/progressive_fpga.py [--curves FILE.npz] [--figures docs/images]
+    python benchmarks/progressive_fpga.py [--curves NAME.npz …] [--figures docs/images]
 
 The published rows of the ZC706 are R = 64, C = 8320. The paper prints no numbers of terms: those of the
 refined rows are fitted to its times, so only the dense row, the power and the time of one term test the
-model. `--curves` joins the KL divergences of a decomposition (arrays nz, steps, kl; nz 0: the dense
-product, `steps` of its rows) with the engine's times.
+model. `--curves` joins the KL divergences of decompositions (arrays nz, steps, kl, check; nz 0: the dense
+product, `steps` of its rows; `_fpga_driving.py` makes them) with the engine's times.
 """
 
 from __future__ import annotations
@@ -85,12 +85,12 @@ def joined(path: Path, folder: Path | None) -> dict[str, Any]:
     if folder is not None:
         note = f"ZC706, {name}, R 64, C 8320; each point on its fastest design"
         write_figure(
-            folder / "fpga_quality.svg",
+            folder / f"fpga_quality_{path.stem}.svg",
             quality(points, "Quality against time on the FPGA model", note),
         )
         if found["targets"]:
             write_figure(
-                folder / "fpga_speedup.svg",
+                folder / f"fpga_speedup_{path.stem}.svg",
                 speedup(found["targets"], "Speed-up over the dense engine", note),
             )
     return {"published_steps": published_steps(curves, COLUMNS), "dense_s": dense_s, **found}
@@ -162,14 +162,24 @@ def show(rows: dict[str, Any]) -> None:
                 f"{row[key]:.1f} ({row['deviation'][key]:+.0%})" for key in AGGREGATES
             )
             print(f"  {row['over']}: {values}")
-    for row in rows.get("curves", {}).get("published_steps", []):
-        print(f"NZ {row['nz']} ({row['share']:.1%}): KL ≤ 1e-6 in {row['steps']} terms of "
-              f"{row['until']}, published {row['claim']}: {row['holds']}")  # fmt: skip
+    for name, found in rows["curves"].items():
+        print(f"\n{name}")
+        for row in found["published_steps"]:
+            print(
+                f"NZ {row['nz']} ({row['share']:.1%}): KL ≤ 1e-6 in {row['steps']} terms of "
+                f"{row['until']}, published {row['claim']}: {row['holds']}"
+            )
+        for row in found["targets"]:
+            print(
+                f"KL ≤ {row['kl']:.1e} (test {row['check']:.1e}): {row['speedup']:.1f}× with "
+                f"{row['steps']} terms of {row['nz']}, {1e6 * row['seconds']:.2f} µs"
+            )
+        print("aggregate", found["aggregate"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--curves", type=Path)
+    parser.add_argument("--curves", type=Path, nargs="*", default=[])
     parser.add_argument("--figures", type=Path)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -185,8 +195,7 @@ def main() -> None:
         },
         "exploration": explored(),
     }
-    if options.curves is not None:
-        rows["curves"] = joined(options.curves, options.figures)
+    rows["curves"] = {path.stem: joined(path, options.figures) for path in options.curves}
     if options.figures is not None:
         name = "single precision at 8.2 GB/s"
         engine, found = reading(name), readings[name]

@@ -41,7 +41,7 @@ def curves(tmp_path: Path) -> Path:
     rows += [(0, n, 2 * (1 - n / 64)) for n in range(64, 0, -1)]
     nz, steps, kl = (np.array(column) for column in zip(*rows, strict=True))
     path = tmp_path / "curves.npz"
-    np.savez(path, nz=nz, steps=steps, kl=kl)
+    np.savez(path, nz=nz, steps=steps, kl=kl, check=2 * kl)
     return path
 
 
@@ -55,17 +55,20 @@ def test_the_command_writes_results_and_figures(tmp_path: Path, curves: Path) ->
         set(f) == {"name", "goal", "value", "unit", "met", "command"} for f in content["figures"]
     )
     assert content["rows"]["exploration"]["designs"] >= 10**5
-    judged = content["rows"]["curves"]["published_steps"]
+    judged = content["rows"]["curves"]["curves"]["published_steps"]
     assert [(row["nz"], row["steps"], row["holds"]) for row in judged] == [
         (166, 121, True), (4160, 13, True)
     ]  # fmt: skip
-    for name in ("roofline", "quality", "speedup"):
+    assert all(
+        row["check"] <= 2 * row["kl"] for row in content["rows"]["curves"]["curves"]["targets"]
+    )
+    for name in ("roofline", "quality_curves", "speedup_curves"):
         assert len(list(ElementTree.parse(tmp_path / f"fpga_{name}.svg").iter())) > 30
 
 
 def test_claims_that_a_curve_breaks_or_cannot_tell(bench: SimpleNamespace) -> None:
     def judged(nz: int, kl: list[float]) -> bool | None:
-        curve = bench.curves.Curve(nz, np.arange(1, len(kl) + 1), np.array(kl))
+        curve = bench.curves.Curve(nz, np.arange(1, len(kl) + 1), np.array(kl), np.array(kl))
         (row,) = bench.curves.published_steps([curve], 8320)
         return row["holds"]
 
@@ -79,7 +82,9 @@ def test_claims_that_a_curve_breaks_or_cannot_tell(bench: SimpleNamespace) -> No
 
 def test_a_target_is_reached_for_good(bench: SimpleNamespace) -> None:
     """A curve that rises again has not reached it."""
-    curve = bench.curves.Curve(5, np.array([1, 2, 4, 8]), np.array([1.0, 0.1, 0.5, 0.1]))
+    curve = bench.curves.Curve(
+        5, np.array([1, 2, 4, 8]), np.array([1.0, 0.1, 0.5, 0.1]), np.zeros(4)
+    )
     assert bench.curves.steps_to(curve, 0.2) == 8
     assert bench.curves.steps_to(curve, 0.6) == 2
     assert bench.curves.steps_to(curve, 0.05) is None
@@ -87,17 +92,19 @@ def test_a_target_is_reached_for_good(bench: SimpleNamespace) -> None:
 
 def test_speedups_take_the_fastest_point_that_is_good_enough(bench: SimpleNamespace) -> None:
     slow = bench.curves.Timed(
-        bench.curves.Curve(9, np.array([1, 2]), np.array([0.1, 0.01])), np.array([5.0, 10.0])
+        bench.curves.Curve(9, np.array([1, 2]), np.array([0.1, 0.01]), np.array([7.0, 8.0])),
+        np.array([5.0, 10.0]),
     )
     fast = bench.curves.Timed(
-        bench.curves.Curve(3, np.array([7, 8]), np.array([0.3, 0.05])), np.array([1.0, 4.0])
+        bench.curves.Curve(3, np.array([7, 8]), np.array([0.3, 0.05]), np.array([5.0, 6.0])),
+        np.array([1.0, 4.0]),
     )
     dense = bench.curves.Timed(
-        bench.curves.Curve(None, np.array([1]), np.array([0.0])), np.array([0.1])
+        bench.curves.Curve(None, np.array([1]), np.array([0.0]), np.array([0.0])), np.array([0.1])
     )
     found = bench.curves.speedups([slow, fast, dense], 20.0, np.array([0.001, 0.01, 0.05, 1.0]))
-    points = [(row["nz"], row["steps"], row["speedup"]) for row in found["targets"]]
-    assert points == [(9, 2, 2.0), (3, 8, 5.0), (3, 7, 20.0)]
+    points = [(row["nz"], row["steps"], row["speedup"], row["check"]) for row in found["targets"]]
+    assert points == [(9, 2, 2.0, 8.0), (3, 8, 5.0, 6.0), (3, 7, 20.0, 5.0)]
     aggregate = found["aggregate"]
     assert aggregate == pytest.approx(
         {"largest": 20.0, "mean": 9.0, "geometric mean": 200 ** (1 / 3)}
@@ -106,7 +113,7 @@ def test_speedups_take_the_fastest_point_that_is_good_enough(bench: SimpleNamesp
 
 def test_dense_rows_take_their_share_of_the_time(bench: SimpleNamespace) -> None:
     engine: Engine = bench.table.reading("16-bit words at 4 GB/s")
-    curve = bench.curves.Curve(None, np.array([16, 32, 64]), np.array([1.0, 0.5, 0.0]))
+    curve = bench.curves.Curve(None, np.array([16, 32, 64]), np.array([1.0, 0.5, 0.0]), np.zeros(3))
     (timed,) = bench.curves.timed(engine, [curve])
     assert timed.seconds == pytest.approx(4 * curve.steps * 8320 * 2 / 4e9, rel=1e-3)
 
