@@ -47,6 +47,16 @@ def test_the_least_latency_may_be_another_design(capsys: pytest.CaptureFixture[s
     assert prompt["latency_s"] < fast["latency_s"]
 
 
+def test_a_deadline_in_place_of_terms(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--nz", "20,200", "--deadline", "4 us")
+    found = json.loads(printed(capsys, *options, "--json"))
+    assert (found["objective"], found["deadline_s"]) == ("terms", pytest.approx(4e-6))
+    for row in found["best"]:
+        assert row["steps"] == row["design"]["steps"] >= 1
+        assert row["design"]["latency_s"] <= 4e-6
+    assert "the most terms with a latency of 4 µs at most" in printed(capsys, *options)
+
+
 def test_people_get_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(capsys, *POINT, "--chip", "kv260")
     lines = text.splitlines()
@@ -89,7 +99,16 @@ def test_points_without_a_design_are_said(capsys: pytest.CaptureFixture[str]) ->
         (("--nz", "3", "--steps", "3", "--objective", "cost"), "one of time, latency"),
         (("--nz", "3", "--steps", "3", "--rows", "0"), "rows is 0"),
         (("--nz", "3", "--steps", "3", "--columns", "70000"), "columns is 70000"),
-        (("--nz", "3"), "Missing option '--steps'"),
+        (("--nz", "3"), "neither of steps and deadline given; expected one of them"),
+        (("--nz", "3", "--steps", "3", "--deadline", "1 us"), "both of steps and deadline given"),
+        (("--nz", "3", "--deadline", "0 us"), "deadline is 0 s"),
+        (("--nz", "3", "--deadline", "nan"), "deadline is 'nan'"),
+        (("--nz", "3", "--deadline", "-1 s"), "deadline is -1 s"),
+        (
+            ("--nz", "3", "--deadline", "1 ns"),
+            "adds a term within 1 ns; expected a longer deadline",
+        ),
+        (("--steps", "3"), "Missing option '--nz'"),
         (("--nz", "60000", "--steps", "3", "--rows", "99999", "--columns", "60000"), "designs"),
     ],
 )

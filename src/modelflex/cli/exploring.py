@@ -15,8 +15,9 @@ from modelflex.report.exploring import explored_text
 
 @app.command(
     name="explore-fpga",
-    epilog="Example: modelflex explore-fpga --rows 64 --columns 8320 --nz 32,130,4160 --steps 3,5,62 "
-    "--chip zc706 --word-bits 32 --bandwidth '8.2 GB/s' --json",
+    epilog="Examples: modelflex explore-fpga --rows 64 --columns 8320 --nz 32,130,4160 --steps 3,5,62 "
+    "--chip zc706 --word-bits 32 --bandwidth '8.2 GB/s' --json; modelflex explore-fpga --rows 64 "
+    "--columns 8320 --nz 32,130,4160 --deadline '20 us' --chip kv260",
 )
 def explore_fpga(
     rows: Annotated[int, typer.Option(help="R: units of the LSTM, rows of a gate.")],
@@ -24,7 +25,17 @@ def explore_fpga(
     nz: Annotated[
         str, typer.Option(help="NZ: inputs that a term keeps, numbers with commas between them.")
     ],
-    steps: Annotated[str, typer.Option(help="Numbers of terms, with commas between them.")],
+    steps: Annotated[
+        str | None,
+        typer.Option(help="Numbers of terms, with commas between them.", show_default=False),
+    ] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            help="Such as '50 us' in place of --steps: as many terms as it allows.",
+            show_default=False,
+        ),
+    ] = None,
     chip: Annotated[str, typer.Option(help="Name of a shipped FPGA, or a .toml file.")] = "zc706",
     word_bits: Annotated[int, typer.Option(help="16 (fixed point) or 32 (single precision).")] = 16,
     bandwidth: Annotated[
@@ -50,7 +61,8 @@ def explore_fpga(
         rows,
         columns,
         nz,
-        steps,
+        steps=steps,
+        deadline=deadline,
         word_bits=word_bits,
         bandwidth=bandwidth,
         utilization=utilization,

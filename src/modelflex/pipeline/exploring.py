@@ -9,8 +9,15 @@ from typing import Any, Final, cast, get_args
 from modelflex.errors import UserError
 from modelflex.platforms.fpga.chip import Chip
 from modelflex.platforms.fpga.engine import GATES, REFERENCE, Engine
-from modelflex.platforms.fpga.explore import Design, Objective, explore, explore_dense
+from modelflex.platforms.fpga.explore import (
+    Design,
+    Objective,
+    explore,
+    explore_deadline,
+    explore_dense,
+)
 from modelflex.platforms.fpga.operators import find_word
+from modelflex.units import parse_quantity
 
 MAX_VALUES: Final = 1000
 """Most values of NZ, and of numbers of terms."""
@@ -21,8 +28,9 @@ def explore_fpga(
     rows: int,
     columns: int,
     nz: str,
-    steps: str,
     *,
+    steps: str | None = None,
+    deadline: str | None = None,
     word_bits: int = 16,
     bandwidth: str | None = None,
     utilization: float = 1.0,
@@ -33,8 +41,9 @@ def explore_fpga(
     Args:
         chip: name of a shipped spec of the family "fpga", or the path of a .toml file.
         nz, steps: whole numbers with commas between them: inputs that a term keeps, numbers of terms.
+        deadline: a time such as "50 us" in place of `steps`: as many terms as it allows.
         word_bits, bandwidth, utilization: see `FpgaConfig`.
-        objective: "time" or "latency"; see `Timing`.
+        objective: "time" or "latency"; see `Timing`. With a deadline it is the dense engine's alone.
 
     Raises:
         UserError: what is not a number or out of range, an unknown chip, or no design fits.
@@ -42,15 +51,28 @@ def explore_fpga(
     if objective not in get_args(Objective):
         known = ", ".join(get_args(Objective))
         raise UserError(f"unknown objective '{objective}'", f"one of {known}")
+    if (steps is None) == (deadline is None):
+        raise UserError(
+            f"{'neither' if steps is None else 'both'} of steps and deadline given", "one of them"
+        )
     by = cast(Objective, objective)
     found_chip = Chip.read(chip, bandwidth=bandwidth, utilization=utilization)
     engine = Engine(found_chip, find_word(word_bits), rows, columns)
-    found = explore(engine, _numbers(nz, "nz"), _numbers(steps, "steps"), by)
+    if steps is not None:
+        found = explore(engine, _numbers(nz, "nz"), _numbers(steps, "steps"), by)
+    else:
+        deadline_s = parse_quantity(deadline, "s", "deadline")
+        found = explore_deadline(engine, _numbers(nz, "nz"), deadline_s)
     if not found.feasible:
         raise UserError(
             f"none of {found.designs:,} designs fits {found_chip.spec.name}",
             "an engine that the chip holds",
             "take a larger chip, fewer rows and columns, or words of 16 bits",
+        )
+    if all(design is None for _, _, design in found.best):
+        raise UserError(
+            f"no design that fits {found_chip.spec.name} adds a term within {deadline}",
+            "a longer deadline",
         )
     dense = explore_dense(engine, by)
     return {
@@ -63,7 +85,8 @@ def explore_fpga(
             "utilization": utilization,
             "reference": REFERENCE,
         },
-        "objective": objective,
+        "objective": "terms" if deadline is not None else objective,
+        "deadline_s": None if deadline is None else parse_quantity(deadline, "s", "deadline"),
         "dense_ops": engine.dense_ops,
         "designs": found.designs,
         "feasible": found.feasible,

@@ -37,9 +37,13 @@ def explored_text(found: Mapping[str, Any]) -> RenderableType:
         )
     for row in rows:
         table.add_row(*map(Text, row))
+    shown = f"the least {found['objective']} of each is shown"
+    if found["deadline_s"] is not None:
+        shown = (
+            f"the most terms with a latency of {show_quantity(found['deadline_s'], 's')} at most"
+        )
     notes = [
-        f"{found['designs']:,} designs, {found['feasible']:,} of them fit; the least "
-        f"{found['objective']} of each is shown",
+        f"{found['designs']:,} designs, {found['feasible']:,} of them fit; {shown}",
         "Time: between two time steps, the tail of one beside the terms of the next; latency: from "
         "the first term to the result. Both are models; no engine was synthesised.",
     ]

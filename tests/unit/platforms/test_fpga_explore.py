@@ -15,6 +15,7 @@ from modelflex.platforms.fpga.engine import Engine
 from modelflex.platforms.fpga.explore import (
     Objective,
     explore,
+    explore_deadline,
     explore_dense,
     refine_design,
     time_of,
@@ -119,6 +120,57 @@ def test_the_best_dense_engine_is_that_of_a_loop(chip: Chip, bits: int) -> None:
     assert (design.row_tile, design.column_tile) == best[3:]
     assert design.time_s == pytest.approx(best[0] * 1e-15)
     assert (design.nz, design.steps) == (None, None)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(1, 12), st.integers(2, 40), st.integers(1, 30), st.integers(1, 60),
+    st.floats(0.2, 1.8), st.sampled_from((16, 32)),
+)  # fmt: skip
+def test_a_deadline_allows_the_terms_of_a_loop(
+    chip: Chip, rows: int, columns: int, nz: int, steps: int, share: float, bits: int
+) -> None:
+    """Adding terms one by one until the latency of none of the designs keeps the deadline."""
+    nz, shape = min(nz, columns), (rows, columns)
+    middle = (-(-rows // 2), -(-nz // 2))
+    deadline_s = share * refine_seconds(shape, middle, nz, steps, bits, 100e6, 800e6)[1]
+    fitting = [
+        (r, c)
+        for r in range(1, rows + 1)
+        for c in range(1, nz + 1)
+        if toy_fits(refine_taken(shape, (r, c), nz, bits))
+    ]
+    most = 0
+    while any(
+        refine_seconds(shape, tiles, nz, most + 1, bits, 100e6, 800e6)[1] <= deadline_s
+        for tiles in fitting
+    ):
+        most += 1
+    engine = Engine(chip, WORDS[bits], rows, columns)
+    found = explore_deadline(engine, [nz], deadline_s)
+    assert (found.designs, found.feasible) == (rows * nz, len(fitting))
+    ((_, terms, design),) = found.best
+    assert terms == most
+    assert (design is None) == (most == 0)
+    if design is not None:
+        assert design.latency_s <= deadline_s
+        assert design.steps == most
+
+
+def test_a_deadline_that_is_kept_to_the_point(chip: Chip) -> None:
+    """The latency of n terms as the deadline allows n, whatever rounding does."""
+    engine = Engine(chip, WORDS[16], 16, 80)
+    for steps in range(1, 200):
+        latency_s = float(engine.refine(4, 3, 20, steps).latency_s)
+        assert engine.terms_within(4, 3, 20, latency_s) == steps
+        assert engine.terms_within(4, 3, 20, latency_s * (1 - 1e-12)) == steps - 1
+    assert engine.terms_within(4, 3, 20, 1e9) == 2**20
+
+
+@pytest.mark.parametrize("deadline_s", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_deadline_that_is_no_time_is_refused(chip: Chip, deadline_s: float) -> None:
+    with pytest.raises(UserError, match="deadline is"):
+        explore_deadline(Engine(chip, WORDS[16], 16, 80), [3], deadline_s)
 
 
 def test_a_design_serves_other_workloads(chip: Chip) -> None:

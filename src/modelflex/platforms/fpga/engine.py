@@ -117,13 +117,31 @@ class Engine:
         nz, steps = np.asarray(nz), np.asarray(steps)
         update, dot = ceil_div(self.rows, row_tile), ceil_div(nz, column_tile)
         ops = GATES * steps * (2 * self.rows + 2 * nz + 1) + TAIL_OPS * self.rows
-        clock, term_s = self.chip.clock, self.term_bytes(nz) / self.chip.bandwidth
-        # Two stages in a row, the first of which waits for DRAM.
-        first_s, second_s = np.maximum(dot / clock, term_s), update / clock
+        first_s, second_s = self._stages(update, dot, nz)
         terms_s = (steps - 1) * np.maximum(first_s, second_s) + first_s + second_s
         return self._timing(
             ops, steps * np.maximum(update, dot), update, steps * self.term_bytes(nz), terms_s
         )
+
+    def terms_within(
+        self, row_tile: Array | int, column_tile: Array | int, nz: Array | int, deadline_s: float
+    ) -> Array:
+        """The most terms, up to `MAX_SIZE`, whose latency keeps the deadline; 0 where one does not."""
+        update, dot = ceil_div(self.rows, row_tile), ceil_div(nz, column_tile)
+        first_s, second_s = self._stages(update, dot, np.asarray(nz))
+        left = deadline_s - self.refine(row_tile, column_tile, nz, 1).latency_s
+        terms = np.floor(left / np.maximum(first_s, second_s)) + 1
+        terms = np.clip(terms, 0, MAX_SIZE).astype(np.int64)
+        # Rounding: a deadline that is exactly kept, or just missed.
+        late = self.refine(row_tile, column_tile, nz, terms).latency_s > deadline_s
+        terms = np.where(late & (terms > 0), terms - 1, terms)
+        more = self.refine(row_tile, column_tile, nz, terms + 1).latency_s <= deadline_s
+        return np.where(more & (terms < MAX_SIZE), terms + 1, terms)
+
+    def _stages(self, update: Array, dot: Array, nz: Array) -> tuple[Array, Array]:
+        """Seconds of a term in the dot-product stage, which waits for DRAM, and in the next."""
+        clock, load_s = self.chip.clock, self.term_bytes(nz) / self.chip.bandwidth
+        return np.maximum(dot / clock, load_s), np.asarray(update / clock)
 
     def dense(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 
@@ -83,33 +83,60 @@ def explore(
     Raises:
         UserError: sizes out of range, or more than `MAX_DESIGNS` designs.
     """
-    for kind, values in (("nz", nz), ("steps", steps)):
-        if not values:
-            raise UserError(f"{kind} is empty", "at least one number")
-    for value in nz:
-        check_size(value, engine.columns, "nz", f", the columns ({engine.columns})")
+    _check_nz(engine, nz)
+    if not steps:
+        raise UserError("steps is empty", "at least one number")
     for value in steps:
         check_size(value, MAX_SIZE, "steps", "")
     designs = engine.rows * sum(nz) * len(steps)
     _check_count(designs, "explore fewer values of NZ and of steps")
-    counts = np.asarray(steps)
     feasible, best = 0, []
     for kept in nz:
-        found = [_Least(objective) for _ in steps]
-        for row_tile, column_tile in _tiles(engine.rows, kept):
-            taken = refine_resources(engine, row_tile, column_tile, kept)
-            fits = taken.fits(engine.chip)
-            feasible += int(fits.sum()) * len(steps)
-            if not fits.any():
-                continue
-            row_tile, column_tile, taken = _only(fits, row_tile, column_tile, taken)
-            for least, count in zip(found, counts, strict=True):
+        found = [_Least() for _ in steps]
+        for row_tile, column_tile, taken in _fitting(engine, kept):
+            feasible += row_tile.size * len(steps)
+            for least, count in zip(found, steps, strict=True):
                 timing = engine.refine(row_tile, column_tile, kept, count)
-                least.see(timing, row_tile, column_tile, taken)
+                least.see(_rank(timing, objective), row_tile, column_tile, taken)
         best += [
-            (kept, count, _refined(engine, kept, count, least.tiles))
+            (
+                kept,
+                count,
+                None if least.tiles is None else refine_design(engine, kept, count, *least.tiles),
+            )
             for count, least in zip(steps, found, strict=True)
         ]
+    return Exploration(designs, feasible, tuple(best))
+
+
+def explore_deadline(engine: Engine, nz: Sequence[int], deadline_s: float) -> Exploration:
+    """The design that adds the most terms before a deadline, for every NZ: by the latency, tail included.
+
+    Where no design that fits adds one term in time, the number of terms is 0 and the design None.
+
+    Raises:
+        UserError: sizes or a deadline out of range, or more than `MAX_DESIGNS` designs.
+    """
+    if not 0 < deadline_s < np.inf:  # also of a number that is none
+        raise UserError(f"deadline is {deadline_s:g} s", "a finite time above zero")
+    _check_nz(engine, nz)
+    designs = engine.rows * sum(nz)
+    _check_count(designs, "explore fewer values of NZ")
+    feasible = 0
+    best: list[tuple[int, int, Design | None]] = []
+    for kept in nz:
+        most = _Least()
+        for row_tile, column_tile, taken in _fitting(engine, kept):
+            feasible += row_tile.size
+            terms = engine.terms_within(row_tile, column_tile, kept, deadline_s)
+            most.see(-terms, row_tile, column_tile, taken)
+        steps = 0
+        if most.tiles is not None:
+            steps = int(engine.terms_within(*most.tiles, kept, deadline_s))
+        if most.tiles is None or not steps:
+            best.append((kept, 0, None))
+        else:
+            best.append((kept, steps, refine_design(engine, kept, steps, *most.tiles)))
     return Exploration(designs, feasible, tuple(best))
 
 
@@ -120,17 +147,25 @@ def explore_dense(engine: Engine, objective: Objective = "time") -> Design | Non
         UserError: more than `MAX_DESIGNS` designs.
     """
     _check_count(engine.rows * engine.columns, "fewer rows or columns")
-    least = _Least(objective)
+    least = _Least()
     for row_tile, column_tile in _tiles(engine.rows, engine.columns):
         taken = dense_resources(engine, row_tile, column_tile)
         fits = taken.fits(engine.chip)
         if fits.any():
             row_tile, column_tile, taken = _only(fits, row_tile, column_tile, taken)
-            least.see(engine.dense(row_tile, column_tile), row_tile, column_tile, taken)
+            timing = engine.dense(row_tile, column_tile)
+            least.see(_rank(timing, objective), row_tile, column_tile, taken)
     if least.tiles is None:
         return None
     timing = engine.dense(*least.tiles)
     return _design(engine, least.tiles, timing, dense_resources(engine, *least.tiles))
+
+
+def _check_nz(engine: Engine, nz: Sequence[int]) -> None:
+    if not nz:
+        raise UserError("nz is empty", "at least one number")
+    for value in nz:
+        check_size(value, engine.columns, "nz", f", the columns ({engine.columns})")
 
 
 def _check_count(designs: int, mend: str) -> None:
@@ -164,34 +199,39 @@ def _only(
     return row_tile[fits], column_tile[fits], kept
 
 
+def _fitting(engine: Engine, nz: int) -> Iterator[tuple[Array, Array, Resources]]:
+    """(T_r, T_c, resources) of the designs that fit, in pieces."""
+    for row_tile, column_tile in _tiles(engine.rows, nz):
+        taken = refine_resources(engine, row_tile, column_tile, nz)
+        fits = taken.fits(engine.chip)
+        if fits.any():
+            yield _only(fits, row_tile, column_tile, taken)
+
+
+def _rank(timing: Timing, objective: Objective) -> Array:
+    seconds = timing.time_s if objective == "time" else timing.latency_s
+    # In femtoseconds: sums of the same parts in another order are equally fast.
+    return np.rint(seconds * 1e15)
+
+
 class _Least:
     """The best design seen so far."""
 
-    def __init__(self, objective: Objective) -> None:
-        self.objective = objective
-        self.key: tuple[Any, ...] | None = None
+    def __init__(self) -> None:
+        self.key: tuple[float, ...] | None = None
         self.tiles: tuple[int, int] | None = None
 
-    def see(self, timing: Timing, row_tile: Array, column_tile: Array, taken: Resources) -> None:
-        seconds = timing.time_s if self.objective == "time" else timing.latency_s
-        # In femtoseconds: sums of the same parts in another order are equally fast.
-        seconds = np.rint(seconds * 1e15)
-        among = np.flatnonzero(seconds == seconds.min())
+    def see(self, rank: Array, row_tile: Array, column_tile: Array, taken: Resources) -> None:
+        """Take the design of the least rank, if it is better than what was seen."""
+        among = np.flatnonzero(rank == rank.min())
         for column in (taken.dsp_slices, taken.block_rams):
             values = column[among]
             among = among[values == values.min()]
         first = int(among[0])
-        key = (
-            *(float(c[first]) for c in (seconds, taken.dsp_slices, taken.block_rams)),
-            int(row_tile[first]),
-            int(column_tile[first]),
-        )
+        columns = rank, taken.dsp_slices, taken.block_rams, row_tile, column_tile
+        key = tuple(float(column[first]) for column in columns)
         if self.key is None or key < self.key:
             self.key, self.tiles = key, (int(row_tile[first]), int(column_tile[first]))
-
-
-def _refined(engine: Engine, nz: int, steps: int, tiles: tuple[int, int] | None) -> Design | None:
-    return None if tiles is None else refine_design(engine, nz, steps, *tiles)
 
 
 def _design(
