@@ -1,13 +1,11 @@
 /* Products on AVX2: tiles of 8 rows by 4 columns of bytes.
  *
- * Signed bytes: vpmaddubsw wants an unsigned operand, so |x| w' with w' = w ^ s, s = -1 where x < 0, else 0:
- * w ^ -1 = -w - 1, hence |x| w' = x w - |x| where x < 0. The sum of these |x| is the same for all rows: the
- * correction. Pairs fit int16: 128 * -128 * 2 = -2^15, 127 * 127 * 2 < 2^15. */
+ * Signed bytes are multiplied as fast_avx2_codes.c tells. */
 #include "fast_avx2_panels.h"
 
 #ifdef __AVX2__
 
-typedef enum { SIXTEEN, SIGNED, TABLE } kind;
+typedef enum { SIXTEEN, TABLE } kind;
 
 /* Bytes of prepared x for a vector of columns, in one plane. */
 #define X_BYTES(kind) ((kind) == SIXTEEN ? 4 : 8)
@@ -18,20 +16,12 @@ static int32_t prepare_16(const mf_packed *p, const int16_t *x, uint8_t *prepare
     return 0;
 }
 
-/* For every four columns: the bytes |x|, then the bytes s. */
 static int32_t prepare_signed(const mf_packed *p, const int16_t *x, uint8_t *prepared) {
-    const __m128i zero = _mm_setzero_si128();
-    const size_t padded = mf_round_up(p->columns, 32);
-    __m128i negative = zero;
-    size_t j = 0;
-    for (; j < p->columns; j += 8, prepared += 16) {
-        const __m128i wide = eight(x + j, p->columns - j), v = _mm_packs_epi16(wide, zero);
-        const __m128i sign = _mm_cmpgt_epi8(zero, v), size = _mm_abs_epi8(v);
-        negative = _mm_add_epi32(negative, _mm_sad_epu8(_mm_and_si128(size, sign), zero));
-        _mm_storeu_si128((__m128i *)prepared, _mm_unpacklo_epi32(size, sign));
+    __m256i negative = _mm256_setzero_si256();
+    for (size_t j = 0; j < p->columns; j += 32, prepared += 64) {
+        put_signed(bytes_from(x + j, p->columns - j), prepared, &negative);
     }
-    memset(prepared, 0, 2 * (padded - j));
-    return sum_of_four(negative);
+    return sum_of_eight(negative);
 }
 
 /* The bytes of plane i. */
@@ -112,7 +102,6 @@ MF_INLINE void multiply_panels(mf_panels at, __m256i *sum, kind how, int bits, i
     }
 
 MULTIPLY(codes_16, SIXTEEN, 8)
-MULTIPLY(codes_8, SIGNED, 8)
 MULTIPLY(table_4, TABLE, 4)
 MULTIPLY(table_2, TABLE, 2)
 MULTIPLY(table_1, TABLE, 1)
@@ -121,7 +110,7 @@ const mf_instructions mf_avx2 = {
     .name = "avx2",
     .tile_rows = 8,
     .products = {[MF_CODES16] = {prepare_16, codes_16},
-                 [MF_CODES8] = {prepare_signed, codes_8},
+                 [MF_CODES8] = {mf_avx2_prepare_codes, mf_avx2_codes_8},
                  [MF_AFFINE4] = {mf_avx2_prepare_affine, mf_avx2_affine_4},
                  [MF_AFFINE2] = {mf_avx2_prepare_affine, mf_avx2_affine_2},
                  [MF_AFFINE1] = {mf_avx2_prepare_affine, mf_avx2_affine_1},

@@ -44,6 +44,8 @@ MF_INLINE __m256i in_order(__m256i v) {
     return v;
 }
 
+int32_t mf_avx2_prepare_codes(const mf_packed *p, const int16_t *x, uint8_t *prepared);
+void mf_avx2_codes_8(const mf_packed *p, const mf_steps *steps);
 int32_t mf_avx2_prepare_affine(const mf_packed *p, const int16_t *x, uint8_t *prepared);
 void mf_avx2_affine_4(const mf_packed *p, const mf_steps *steps);
 void mf_avx2_affine_2(const mf_packed *p, const mf_steps *steps);

@@ -9,15 +9,23 @@
 int32_t mf_avx2_prepare_affine(const mf_packed *p, const int16_t *x, uint8_t *prepared) {
     const __m128i ones = _mm_set1_epi16(1);
     const size_t padded = mf_round_up(p->columns, 32);
+    const __m256i wide_ones = _mm256_set1_epi16(1);
+    __m256i sums = _mm256_setzero_si256();
     __m128i sum = _mm_setzero_si128();
     size_t j = 0;
+    for (; j + 32 <= p->columns; j += 32, prepared += 32) {
+        const __m256i a = _mm256_madd_epi16(load(x + j), wide_ones);
+        const __m256i b = _mm256_madd_epi16(load(x + j + 16), wide_ones);
+        sums = _mm256_add_epi32(sums, _mm256_add_epi32(a, b));
+        _mm256_storeu_si256((__m256i *)prepared, bytes_of(x + j));
+    }
     for (; j < p->columns; j += 8, prepared += 8) {
         const __m128i wide = eight(x + j, p->columns - j);
         sum = _mm_add_epi32(sum, _mm_madd_epi16(wide, ones));
         _mm_storel_epi64((__m128i *)prepared, _mm_packs_epi16(wide, wide));
     }
     memset(prepared, 0, padded - j);
-    return p->offset * sum_of_four(sum);
+    return p->offset * (sum_of_eight(sums) + sum_of_four(sum));
 }
 
 /* Vectors of 8 / bits planes each whose sums fit int16: 2^15 / (2^8 (2^bits - 1)) sums. */

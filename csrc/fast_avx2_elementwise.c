@@ -27,11 +27,36 @@ MF_INLINE double unit_for(int s) {
 
 MF_INLINE __m256d half_for(int s) { return _mm256_set1_pd(s > 0 ? 0.5 : 0.0); }
 
+/* (v mu + 2^(s-1)) >> s for 17 <= s <= 46: with v = 2^16 a + b, 0 <= b < 2^16, it is
+ * floor((a mu + floor(b mu / 2^16) + 2^(s-17)) / 2^(s-16)), whose numerator fits 32 bits. */
+MF_INLINE __m256i eight_codes(const int32_t *v, __m256i upper_mu, __m256i mu, __m256i half,
+                              __m128i shift) {
+    const __m256i x = load(v), a = _mm256_madd_epi16(x, upper_mu), b = _mm256_mulhi_epu16(x, mu);
+    return _mm256_sra_epi32(_mm256_add_epi32(_mm256_add_epi32(a, half), b), shift);
+}
+
+/* Those of quantize(), sixteen at a time; returns how many were done. */
+static size_t quantize_32(const int32_t *v, size_t n, int32_t mu, int s, int bits, int16_t *codes) {
+    const __m256i by = _mm256_set1_epi32(mu), upper_by = _mm256_slli_epi32(by, 16);
+    const __m256i half = _mm256_set1_epi32(1 << (s - 17));
+    const __m128i shift = _mm_cvtsi32_si128(s - 16);
+    const int end = 1 << (bits - 1);
+    const __m256i low = _mm256_set1_epi16((int16_t)-end), high = _mm256_set1_epi16((int16_t)(end - 1));
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        const __m256i a = eight_codes(v + i, upper_by, by, half, shift);
+        const __m256i b = eight_codes(v + i + 8, upper_by, by, half, shift);
+        const __m256i both = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xD8);
+        keep(codes + i, _mm256_min_epi16(_mm256_max_epi16(both, low), high));
+    }
+    return i;
+}
+
 static void quantize(const int32_t *v, size_t n, int32_t mu, int s, int bits, int16_t *codes) {
     const __m256d c = _mm256_set1_pd(mu * unit_for(s)), half = half_for(s);
     const double end = (double)(1 << (bits - 1));
     const __m256d low = _mm256_set1_pd(-end), high = _mm256_set1_pd(end - 1);
-    size_t i = 0;
+    size_t i = s >= 17 && s <= 46 ? quantize_32(v, n, mu, s, bits, codes) : 0;
     for (; i + 8 <= n; i += 8) {
         const __m256i x = load(v + i);
         const __m128i a = scaled(_mm256_castsi256_si128(x), c, half, low, high);
@@ -257,13 +282,20 @@ static void delta_encode(const int16_t *x, const int16_t *x_hat, size_t rows, si
 }
 
 /* Products with 2^16 are exact or infinite; conversion gives INT32_MIN for what is beyond int32. */
+MF_INLINE __m256i eight_fx(__m256 x) {
+    const __m256 v = _mm256_mul_ps(x, _mm256_set1_ps(65536.0f));
+    const __m256 beyond = _mm256_cmp_ps(v, _mm256_set1_ps(2147483648.0f), _CMP_GE_OQ);
+    return _mm256_xor_si256(_mm256_cvtps_epi32(v), _mm256_castps_si256(beyond));
+}
+
 static void enter_f32(const float *x, size_t n, int32_t *fx) {
-    const __m256 unit = _mm256_set1_ps(65536.0f), end = _mm256_set1_ps(2147483648.0f);
-    for (size_t i = 0; i < n; i += 8) {
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        keep(fx + i, eight_fx(_mm256_loadu_ps(x + i)));
+    }
+    if (i < n) { /* masked stores are many times slower than whole ones */
         const __m256i lanes = first_lanes(n - i);
-        const __m256 v = _mm256_mul_ps(_mm256_maskload_ps(x + i, lanes), unit);
-        const __m256i beyond = _mm256_castps_si256(_mm256_cmp_ps(v, end, _CMP_GE_OQ));
-        _mm256_maskstore_epi32(fx + i, lanes, _mm256_xor_si256(_mm256_cvtps_epi32(v), beyond));
+        _mm256_maskstore_epi32(fx + i, lanes, eight_fx(_mm256_maskload_ps(x + i, lanes)));
     }
 }
 

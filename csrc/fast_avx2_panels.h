@@ -16,6 +16,42 @@ MF_INLINE __m128i eight(const int16_t *x, size_t left) {
     return _mm_loadu_si128((const __m128i *)x);
 }
 
+/* 32 codes as bytes. */
+MF_INLINE __m256i bytes_of(const int16_t *x) {
+    return _mm256_permute4x64_epi64(_mm256_packs_epi16(load(x), load(x + 16)), 0xD8);
+}
+
+/* The same, 0 behind the end. */
+MF_INLINE __m256i bytes_from(const int16_t *x, size_t left) {
+    const __m128i zero = _mm_setzero_si128();
+    if (left >= 32) {
+        return bytes_of(x);
+    }
+    const __m128i a = eight(x, left), b = left > 8 ? eight(x + 8, left - 8) : zero;
+    if (left <= 16) {
+        return _mm256_zextsi128_si256(_mm_packs_epi16(a, b));
+    }
+    const __m128i c = eight(x + 16, left - 16), d = left > 24 ? eight(x + 24, left - 24) : zero;
+    return _mm256_setr_m128i(_mm_packs_epi16(a, b), _mm_packs_epi16(c, d));
+}
+
+/* For every four of 32 signed bytes: the bytes |x|, then the bytes s, -1 where x < 0, else 0. Returns all |x|, and adds
+ * those where x < 0 to the sum. */
+MF_INLINE __m256i put_signed(__m256i x, uint8_t *to, __m256i *negative) {
+    const __m256i zero = _mm256_setzero_si256();
+    const __m256i sign = _mm256_cmpgt_epi8(zero, x), size = _mm256_abs_epi8(x);
+    const __m256i a = _mm256_unpacklo_epi32(size, sign), b = _mm256_unpackhi_epi32(size, sign);
+    _mm256_storeu_si256((__m256i *)to, _mm256_permute2x128_si256(a, b, 0x20));
+    _mm256_storeu_si256((__m256i *)(to + 32), _mm256_permute2x128_si256(a, b, 0x31));
+    *negative = _mm256_add_epi64(*negative, _mm256_sad_epu8(_mm256_and_si256(size, sign), zero));
+    return size;
+}
+
+/* The sum of all lanes, as 32 bits. */
+MF_INLINE int32_t sum_of_eight(__m256i v) {
+    return sum_of_four(_mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1)));
+}
+
 /* Packed tiles and prepared steps that are multiplied together; `tables` of the first tile on. */
 typedef struct {
     const uint8_t *w;

@@ -95,8 +95,7 @@ struct Batch {
             for (size_t lane = 0; lane < alive; lane++) {
                 const size_t row = static_cast<size_t>(starts[numbers[lane]] + t);
                 rows.step[lane] = row;
-                enter(plan, row_of(plan.x.place, run.memory, lane), x + row * row_bytes, plan.x.size,
-                      wide);
+                enter(plan, run.memory, lane, x + row * row_bytes, wide);
             }
             size_t going = alive;
             while (going && lengths[numbers[going - 1]] == t + 1) {

@@ -254,6 +254,28 @@ LoadedCall joined(const Calls &calls, const Match &m, const Gates &gates) {
 
 }  // namespace
 
+size_t count_entering(const Calls &calls, const PlanEnd &plan, const Piece &x) {
+    size_t count = 0;
+    while (count < calls.size() && calls[count].call.kernel == MF_QUANTIZE &&
+           (calls[count].ahead || plan.rows == 1) && is_same(calls[count].reads[0], x)) {
+        count++;
+    }
+    Missing missing(plan.memory_bytes, plan.rows);
+    missing.lose(x);
+    for (size_t k = 0; k < count; k++) { // what lies over x is written, and x not read behind it
+        missing.pass(calls[k], true);
+    }
+    bool read = false;
+    for (size_t k = count; k < calls.size(); k++) {
+        read = read || !missing.pass(calls[k]);
+    }
+    for (const LoadedCall &call : plan.later) {
+        read = read || !missing.pass(call);
+    }
+    missing.finish_rows();
+    return read || missing.any(plan.y) ? 0 : count;
+}
+
 std::unique_ptr<Gates> join_gates(std::vector<LoadedCall> &calls, const PlanEnd &plan,
                                   const std::function<uint64_t(const LoadedCall &)> &bound) {
     for (size_t last = 0; last < calls.size(); last++) {

@@ -47,4 +47,8 @@ std::optional<Match> match_gates(const std::vector<LoadedCall> &calls, size_t ro
 std::unique_ptr<Gates> join_gates(std::vector<LoadedCall> &calls, const PlanEnd &plan,
                                   const std::function<uint64_t(const LoadedCall &)> &bound);
 
+// How many calls at the beginning of a plan only quantise x, where nothing else reads x: they may be made as x comes in,
+// which need not be stored then.
+size_t count_entering(const std::vector<LoadedCall> &calls, const PlanEnd &plan, const Piece &x);
+
 #endif

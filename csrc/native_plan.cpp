@@ -315,6 +315,7 @@ void Plan::finish(nb::handle given_x, nb::handle given_y) {
     y = operand(given_y, 4);
     prove();
     join_calls();
+    take_entering();
     for (Stage &stage : made_) {
         for (const auto *calls : {&stage.ahead, &stage.step}) {
             for (const LoadedCall &made : *calls) {
@@ -346,8 +347,29 @@ void Plan::join_calls() {
     }
 }
 
+// What quantises x out of the first stage.
+void Plan::take_entering() {
+    PlanEnd end = {rows, state_bytes, memory_bytes, {}, {y.place, y.size * sizeof(int32_t)}};
+    const auto add = [](std::vector<LoadedCall> &to, const Stage &stage) {
+        to.insert(to.end(), stage.ahead.begin(), stage.ahead.end());
+        to.insert(to.end(), stage.step.begin(), stage.step.end());
+    };
+    std::vector<LoadedCall> calls;
+    add(calls, made_.front());
+    for (size_t i = 1; i < made_.size(); i++) {
+        add(end.later, made_[i]);
+    }
+    const size_t count = count_entering(calls, end, {x.place, x.size * sizeof(int32_t)});
+    Stage &first = made_.front();
+    for (size_t k = 0; k < count; k++) {
+        entering.push_back(calls[k].call);
+        auto &from = calls[k].ahead ? first.ahead : first.step;
+        from.erase(from.begin());
+    }
+}
+
 size_t Plan::calls() const {
-    size_t count = 0;
+    size_t count = entering.size();
     for (const mf_stage &stage : stages) {
         count += stage.ahead + stage.step;
     }

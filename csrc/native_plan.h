@@ -96,6 +96,7 @@ class Plan {
     size_t state_bytes, memory_bytes;
     Operand x = {}, y = {};
     uint64_t macs = 0; // of a row
+    std::vector<mf_call> entering; // quantise x as it comes in; none: x is stored
     std::vector<mf_stage> stages;
     struct Slot {
         mf_place place;
@@ -114,6 +115,7 @@ class Plan {
     void prove();
     uint64_t bound(const LoadedCall &made) const;
     void join_calls();
+    void take_entering();
 
     struct Stage {
         std::vector<LoadedCall> ahead, step;

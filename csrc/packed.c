@@ -121,7 +121,8 @@ static mf_packed lay_out(const mf_matrix *m, int x_bits) {
         const size_t vectors = (size_t)tiles_of(&p) * p.vectors;
         p.tables = mf_round_up(p.tiles + vectors * isa->tile_rows * 4, MF_ALIGN);
         end = p.tables + (p.format >= MF_TABLE4 ? (size_t)tiles_of(&p) * 16 : 0);
-        p.prepared_bytes = 2 * mf_round_up(m->inputs, MF_ALIGN);
+        p.prepared_bytes = mf_round_up(2 * mf_round_up(m->inputs, MF_ALIGN) + m->inputs / 2, MF_ALIGN) +
+                           MF_ALIGN; /* two bytes a column and lists, of the neediest kernel */
     }
     if (m->by_columns && isa->add_columns && p.format != MF_CODES16 && p.format < MF_CIRCULANT) {
         p.by_columns = mf_round_up(end, MF_ALIGN);

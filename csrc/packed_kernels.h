@@ -67,7 +67,7 @@ enum { MF_TILE_F32 = 8, MF_PANEL_F32 = 8 };
 #define MF_HEAD (4 * MF_ALIGN)
 #define MF_COLUMN_CHUNK 64
 /* Steps that share a pass over the weights. */
-#define MF_STEPS 8
+#define MF_STEPS 16
 
 /* Some prepared steps and where their results go; correction[t] is added to all rows of step t. */
 typedef struct {

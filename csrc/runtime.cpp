@@ -196,7 +196,7 @@ class Stream {
     void advance(const Reals &x, const Reals &out) {
         const Plan &plan = *step_;
         const mf_run run = {memory_.data(), scratch_.data(), nullptr, nullptr};
-        enter(plan, row_of(plan.x.place, run.memory, 0), x.data(), plan.x.size, x.wide());
+        enter(plan, run.memory, 0, x.data(), x.wide());
         for (const mf_stage &stage : plan.stages) {
             mf_run_stage(&stage, &run, 0, 1);
         }
@@ -212,7 +212,7 @@ class Stream {
         for (size_t t = 0; t < steps; t += plan.rows) {
             const size_t rows = std::min<size_t>(plan.rows, steps - t);
             for (size_t i = 0; i < rows; i++, from += plan.x.size * item) {
-                enter(plan, row_of(plan.x.place, run.memory, i), from, plan.x.size, x.wide());
+                enter(plan, run.memory, i, from, x.wide());
             }
             for (const mf_stage &stage : plan.stages) {
                 if (!stage.once) {

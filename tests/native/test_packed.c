@@ -150,8 +150,13 @@ static void test_piecewise(const mf_elementwise *fast, size_t n) {
 static int16_t *codes_of(size_t n, int bits) {
     int16_t *codes = allocate(2 * n);
     const int32_t end = INT32_C(1) << (bits - 1);
+    const uint32_t few = next_random() % 3; /* of which none, few or half are at an end */
     for (size_t i = 0; i < n; i++) {
-        const uint32_t kind = next_random() % 4;
+        const uint32_t kind = few ? next_random() % (few == 1 ? 8 : 1000) : next_random() % 4;
+        if (few && kind > 1) {
+            codes[i] = (int16_t)((int32_t)(next_random() % (uint32_t)end) - end / 2);
+            continue;
+        }
         codes[i] = (int16_t)(kind == 0   ? -end
                              : kind == 1 ? end - 1
                                          : (int32_t)(next_random() % (uint32_t)(2 * end)) - end);
@@ -229,7 +234,7 @@ static void test_product(uint32_t out, uint32_t inputs, unsigned bits, uint32_t 
     m.codes = stream;
     const size_t packed_bytes = mf_packed_bytes(&m, 8);
     if (packed_bytes) {
-        const size_t steps = 1 + next_random() % 9;
+        const size_t steps = 1 + next_random() % 20;
         void *packed = allocate(packed_bytes);
         mf_pack(&m, 8, packed);
         void *scratch = allocate(mf_packed_scratch(packed));
@@ -277,6 +282,9 @@ int main(void) {
         const uint32_t out = 1 + next_random() % 70, inputs = 1 + next_random() % 90;
         test_product(out, inputs, bits, 1, i % 2);
         test_product(1 + out / 8, 1 + inputs / 8, bits, 4u << next_random() % 3, i % 2);
+    }
+    for (int i = 0; i < 60; i++) {
+        test_product(1 + next_random() % 140, 1 + next_random() % 1200, 8, 1, i % 2);
     }
     printf("%s: %ld checks, %ld failures\n", mf_isa(), checks, failures);
     if (strcmp(mf_isa(), "portable") == 0) {

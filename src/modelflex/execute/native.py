@@ -29,7 +29,8 @@ if HAVE_NATIVE:
 FLOAT_TOLERANCE = 1e-5
 """Largest distance of float results from the interpreter's, relative to the larger of 1 and the value."""
 CACHED_BYTES = 1 << 18
-"""Memory of all rows of a plan, so that they stay in a cache near the core."""
+"""Memory of all rows of a plan, so that they stay in a cache near the core; of a chunk also as much as
+the weights take that are read once for all its steps."""
 MAX_CHUNK, MAX_LANES = 32, 64
 MAX_THREADS = 1024
 ISA_VARIABLE = "MODELFLEX_ISA"
@@ -57,6 +58,8 @@ class Shared:
         for site, product in program.products.items():
             self._add(product, site in skipping)
         self._row_bytes = max(self.plan.ram_bytes, 1)
+        ahead = {call.site for stage in self.plan.stages for call in stage.ahead if call.site}
+        self._ahead_bytes = sum(_stored_bytes(program.products[site]) for site in ahead)
         self._loaded: dict[tuple[int, int], tuple[Plan, _native.Plan]] = {}
 
     def _add(self, product: Product, skip_zeros: bool) -> None:
@@ -87,12 +90,18 @@ class Shared:
     @property
     def chunk(self) -> int:
         """Steps of a sequence whose state-independent calls are made together."""
-        return max(1, min(MAX_CHUNK, CACHED_BYTES // self._row_bytes))
+        room = max(CACHED_BYTES, self._ahead_bytes)
+        return max(1, min(MAX_CHUNK, room // self._row_bytes))
 
     @property
     def lanes(self) -> int:
         """Sequences that are stepped together."""
         return max(1, min(MAX_LANES, CACHED_BYTES // self._row_bytes))
+
+
+def _stored_bytes(product: Product) -> int:
+    floats = 4 * product.geometry.out * product.geometry.inputs
+    return floats if product.link is None else product.part.nbytes
 
 
 def _limit_isa() -> None:

@@ -46,9 +46,14 @@ def made_product(
 
 
 def codes_of(rng: np.random.Generator, bits: int, shape: tuple[int, ...]) -> Array:
-    """Input codes: random, small, or all at an end."""
+    """Input codes: random, small, few large, all equal or at an end."""
     low, high = -(1 << (bits - 1)), (1 << (bits - 1)) - 1
-    kind = rng.integers(5)
+    kind = rng.integers(7)
+    if kind == 6:
+        return np.full(shape, rng.integers(low, high + 1), np.int16)
+    if kind == 5:  # few are large
+        small = rng.integers(low // 2, high // 2 + 1, shape)
+        return np.where(rng.random(shape) < 0.01, low, small).astype(np.int16)
     if kind == 0:
         return np.full(shape, low, np.int16)
     if kind == 1:
