@@ -1,4 +1,4 @@
-"""Clips of expert drives, recorded once and kept in a folder outside the repository."""
+"""Clips of expert drives, recorded once and kept in a folder that git ignores."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import numpy as np
 from roads import make_world
 from simulator import Clip, record
 
+HERE = Path(__file__).resolve().parent
 STEPS = 100
 """Steps of a clip: 20 s."""
 COUNTS = {"train": 320, "pilot": 40, "test": 60}
-FIRST_WORLD = {"train": 0, "pilot": 100_000, "test": 200_000, "drive": 300_000}
+FIRST_WORLD = {"train": 0, "corrected": 50_000, "pilot": 100_000, "test": 200_000, "drive": 300_000}
 """World seeds of a part begin here: no two parts share a world."""
 FIELDS = ("frames", "scalars", "actions", "velocities")
 SOURCES = ("roads.py", "camera.py", "simulator.py", "clips.py")
 
 
-def cache_folder(given: Path | None) -> Path:
-    """Where recordings and trained networks lie: as given, $MODELFLEX_CACHE/driving or ~/.cache."""
-    base = os.environ.get("MODELFLEX_CACHE", str(Path.home() / ".cache" / "modelflex"))
-    folder = given or Path(base) / "driving"
+def data_folder(given: Path | None) -> Path:
+    """Where recordings and trained networks lie: as given, or in data/ here, which git ignores."""
+    folder = given or HERE / "data"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -40,8 +40,7 @@ def stack(clips: Sequence[Clip]) -> Clip:
 
 def version() -> str:
     """Digest of the code that recordings depend on."""
-    here = Path(__file__).resolve().parent
-    return hashlib.sha256(b"".join((here / name).read_bytes() for name in SOURCES)).hexdigest()[:12]
+    return hashlib.sha256(b"".join((HERE / name).read_bytes() for name in SOURCES)).hexdigest()[:12]
 
 
 def load_clips(part: str, folder: Path, count: int | None = None, workers: int = 2) -> Clip:

@@ -79,6 +79,12 @@ class Drive:
         return self.index * STEP
 
     @property
+    def aside(self) -> float:
+        """Metres from the middle of the lane."""
+        x, y, _ = self.world.path[self.index]
+        return float(np.hypot(x - self.x, y - self.y))
+
+    @property
     def finished(self) -> bool:
         """Whether the end of the route has been reached."""
         return self.index + 60 / STEP >= len(self.world.path)

@@ -1,6 +1,6 @@
 """Train the driving network on clips of the expert and export it (needs torch).
 
-    python examples/driving/train.py --seed 0 [--cache FOLDER]
+    python examples/driving/train.py --seed 0 [--data FOLDER]
 
 Clips are recorded first (see clips.py); every random number hangs on the seed. The pilot and the test
 clips take no part in the training.
@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from clips import cache_folder, load_clips
+from clips import FIELDS, data_folder, load_clips
+from correct import corrected_clips
 from network import FEATURE_DROPOUT, DrivingNetwork, to_network
 from simulator import Clip
 from torch import nn
@@ -29,9 +30,11 @@ from _training import check_logits, versions
 from export import export, write_features
 from recurrent import inputs_of
 
-EPOCHS = 8
+EPOCHS = 6
+CORRECTED_CLIPS, CORRECTED_EPOCHS = 96, 3
+"""Clips of the network's own drives, and epochs over all clips with them."""
 BATCH = 4
-LEARNING_RATE = 1e-3
+LEARNING_RATE, CORRECTED_LEARNING_RATE = 1e-3, 5e-4
 WEIGHT_DECAY = 2e-2
 SPEED_LOSS, YAW_LOSS = 10.0, 10.0
 MAX_GRADIENT_NORM = 1.0
@@ -48,13 +51,13 @@ def loss_of(
     return entropy + SPEED_LOSS * errors[0] + YAW_LOSS * errors[1]
 
 
-def train(network: DrivingNetwork, data: Clip, epochs: int, progress: Path) -> None:
+def train(network: DrivingNetwork, data: Clip, epochs: int, rate: float) -> None:
     """A fixed number of epochs with a one-cycle learning rate."""
-    optimiser = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    optimiser = torch.optim.AdamW(network.parameters(), rate, weight_decay=WEIGHT_DECAY)
     count = len(data.actions)
     steps = epochs * -(-count // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, LEARNING_RATE, total_steps=steps, pct_start=0.15
+        optimiser, rate, total_steps=steps, pct_start=0.15
     )
     fields = [torch.from_numpy(np.ascontiguousarray(v)) for v in vars(data).values()]
     network.train()
@@ -75,7 +78,6 @@ def train(network: DrivingNetwork, data: Clip, epochs: int, progress: Path) -> N
             total += loss.item() * len(batch)
         took = time.perf_counter() - started
         print(f"epoch {epoch}: loss {total / count:.4f}, {took:.0f} s", flush=True)
-        torch.save(network.state_dict(), progress)
     network.eval()
 
 
@@ -134,21 +136,27 @@ def main() -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Train the driving network.")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--cache", type=Path, help="folder of recordings and trained networks")
+    parser.add_argument("--data", type=Path, help="folder of recordings and trained networks")
     parser.add_argument("--clips", type=int, help="training clips, to try something quickly")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     options = parser.parse_args()
     torch.set_num_threads(min(2, torch.get_num_threads()))
-    torch.manual_seed(options.seed)
-    folder, started = cache_folder(options.cache), time.perf_counter()
+    folder, started = data_folder(options.data), time.perf_counter()
     data = load_clips("train", folder, options.clips)
     shares = np.bincount(data.actions.ravel()) / data.actions.size
     print(f"clips: {time.perf_counter() - started:.0f} s; actions {shares.round(3)}")
+    torch.manual_seed(options.seed)
     network = DrivingNetwork()
-    train(network, data, options.epochs, folder / "progress.pt")
+    train(network, data, options.epochs, LEARNING_RATE)
+    own = corrected_clips(network, CORRECTED_CLIPS, options.seed)
+    both = Clip(*(np.concatenate([getattr(d, name) for d in (data, own)]) for name in FIELDS))
+    torch.manual_seed(options.seed)
+    train(network, both, CORRECTED_EPOCHS, CORRECTED_LEARNING_RATE)
     settings = {
         "clips": len(data.actions),
         "epochs": options.epochs,
+        "corrected_clips": CORRECTED_CLIPS,
+        "corrected_epochs": CORRECTED_EPOCHS,
         "batch": BATCH,
         "learning_rate": LEARNING_RATE,
         "weight_decay": WEIGHT_DECAY,

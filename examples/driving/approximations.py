@@ -1,0 +1,153 @@
+"""The driving LSTM's augmented matrix at every number of operations: dense tiles, published, data-aware.
+
+A scheme is a list of steps, each with the operations (multiplications and additions) that a time step
+spends on the matrix, and with what stands for matrix and bias then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from recurrent import Recurrent, probabilities
+from roads import Floats
+from simulator import ACTIONS
+
+import modelflex
+from modelflex.core.data import Sequences
+from modelflex.core.input_metric import InputMetric
+from modelflex.core.program import build_program
+from modelflex.core.refinement import Factors, decompose, operations
+from modelflex.execute.gradients import backpropagate
+
+PUBLISHED_KEPT = (32, 130, 520, 4160)
+"""NZ of the published scheme: those of table 1 of Kouris et al., and one between."""
+TERMS = 96
+GATES = 4
+
+
+@dataclass(frozen=True)
+class Approximation:
+    """What stands for matrix and bias after some operations; `terms` is None for tiles."""
+
+    operations: int
+    terms: int | None
+    make: Callable[[], tuple[Floats, Floats]]
+
+
+def seen_by(recurrent: Recurrent, features: Floats) -> Floats:
+    """What the augmented matrix multiplies at every step of features [N, T, F]: [N·T, F + velocities + h]."""
+    state, rows = recurrent.start(len(features)), []
+    for t in range(features.shape[1]):
+        now = features[:, t].astype(np.float32)
+        rows.append(np.concatenate([now, state[2], state[0]], 1))
+        seen = now @ recurrent.w[:, : recurrent.features].T + recurrent.bias
+        _, state = recurrent.step(recurrent.gates(seen, state, recurrent.w), state)
+    return np.stack(rows, 1).reshape(-1, recurrent.w.shape[1])
+
+
+def fisher_information(folder: Path, features: Floats, seed: int = 0) -> Floats:
+    """Of the actions in the pre-activations [4·units, 4·units], through all later steps too.
+
+    Gradients of the log-likelihood of actions that are drawn from the network's own probabilities
+    (Martens, New Insights and Perspectives on the Natural Gradient Method, JMLR 21, 2020).
+    """
+    program = build_program(modelflex.load(folder / "lstm"))
+    rng = np.random.default_rng(seed)
+    count, steps = features.shape[:2]
+    x = features.reshape(count * steps, -1).astype(np.float32)
+    total = np.zeros((1, 1))
+
+    def start(outputs: Floats) -> Floats:
+        p = probabilities(outputs)
+        drawn = (p.cumsum(axis=1) < rng.random((len(p), 1))).sum(axis=1)
+        gradient = np.zeros_like(outputs)
+        gradient[:, : len(ACTIONS)] = np.eye(len(ACTIONS))[np.minimum(drawn, len(ACTIONS) - 1)] - p
+        return gradient
+
+    def visit(site: str, gradient: Floats) -> None:
+        nonlocal total
+        if site == "lstm0.w_x/0":
+            total = total + gradient.astype(np.float64).T @ gradient
+
+    backpropagate(program, Sequences(x, np.full(count, steps)), start, visit)
+    return total / len(x)
+
+
+def row_tiles(recurrent: Recurrent, tiles: int = 16) -> list[Approximation]:
+    """The dense product cut short: the same rows of all gates at a time, the others not at all."""
+    rows, columns = recurrent.w.shape
+    size = rows // GATES // tiles
+
+    def cut(count: int) -> tuple[Floats, Floats]:
+        kept = np.arange(rows) % (rows // GATES) < count * size
+        return recurrent.w * kept[:, None], recurrent.bias
+
+    return [
+        Approximation(2 * columns * GATES * size * n, None, lambda n=n: cut(n))
+        for n in range(tiles + 1)
+    ]
+
+
+def column_tiles(recurrent: Recurrent, tiles: int = 16) -> list[Approximation]:
+    """The dense product cut short after some of its columns, the state's and velocities' first."""
+    rows, columns = recurrent.w.shape
+    size = -(-columns // tiles)
+
+    def cut(count: int) -> tuple[Floats, Floats]:
+        kept = np.arange(columns)[::-1] < count * size
+        return recurrent.w * kept, recurrent.bias
+
+    return [
+        Approximation(2 * rows * min(size * n, columns), None, lambda n=n: cut(n))
+        for n in range(tiles + 1)
+    ]
+
+
+def prefixes(
+    recurrent: Recurrent, factors: Factors, kept: int, groups: int, counts: Sequence[int]
+) -> list[Approximation]:
+    """Sums of the first terms."""
+    each = operations(len(recurrent.w), kept, groups)
+    return [
+        Approximation(
+            each * n,
+            n,
+            lambda n=n: (factors.matrix(n), recurrent.bias + factors.bias(n)),
+        )
+        for n in counts
+        if n <= factors.terms
+    ]
+
+
+def term_counts(most: int) -> Iterator[int]:
+    """0, 1, 2, 3, 4, 6, 8, 12, 16, … up to `most`."""
+    yield from (n for n in (0, 1, 2, 3) if n <= most)
+    n = 4
+    while n <= most:
+        yield n
+        if n * 3 // 2 <= most:
+            yield n * 3 // 2
+        n *= 2
+
+
+def published(recurrent: Recurrent, kept: int, terms: int = TERMS) -> list[Approximation]:
+    """The scheme of Kouris et al.: each gate its own singular vectors, v cut to its largest numbers."""
+    made = decompose(recurrent.w, terms=terms, kept=kept, groups=GATES, scheme="published")
+    return prefixes(recurrent, made, kept, GATES, list(term_counts(terms)))
+
+
+def data_aware(
+    recurrent: Recurrent, sample: Floats, fisher: Floats, terms: int = TERMS
+) -> list[Approximation]:
+    """Terms for all gates at once, in the metric of the inputs and of the actions' information."""
+    made = decompose(
+        recurrent.w,
+        terms=terms,
+        scheme="whitened",
+        metric=InputMetric.of(sample),
+        importance=fisher,
+    )
+    return prefixes(recurrent, made, recurrent.w.shape[1], 1, list(term_counts(terms)))

@@ -1,0 +1,232 @@
+"""Measure what the driving network gives after a part of its operations: curves, moments, drives.
+
+    python examples/driving/measure.py [--data FOLDER] [--worlds 24]
+
+Needs what train.py wrote into the folder. Everything is fitted on pilot clips, divergences are of the test
+clips, drives are in worlds that no clip is of. Writes examples/driving/results.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from approximations import (
+    PUBLISHED_KEPT,
+    Approximation,
+    column_tiles,
+    data_aware,
+    fisher_information,
+    published,
+    row_tiles,
+    seen_by,
+)
+from clips import data_folder
+from drive import Outcome, drive_all, drive_worlds
+from recurrent import (
+    Encoder,
+    Recurrent,
+    divergences,
+    load_features,
+    load_recurrent,
+    probabilities,
+)
+from roads import Bytes, Floats
+
+RESULTS = Path(__file__).resolve().parent / "results.json"
+SAMPLE_STEP = 2
+"""Every so many steps of the pilot clips are the sample that terms are fitted to."""
+DRIVEN = {
+    "dense tiles": (0.0, 0.25, 0.5, 0.75, 0.875),
+    "published": (0.0, 0.004, 0.016, 0.064, 0.25, 0.5),
+    "data-aware": (0.0, 0.004, 0.008, 0.012, 0.016, 0.032),
+}
+"""Scheme → shares of the dense operations at which worlds are driven."""
+STEPS = 150
+
+
+class Policy:
+    """Encoder, approximated LSTM and head; keeps the state of every drive."""
+
+    def __init__(self, encoder: Encoder, recurrent: Recurrent, w: Floats, bias: Floats) -> None:
+        self.encoder, self.recurrent = encoder, recurrent
+        self.w, self.bias = w.astype(np.float32), bias.astype(np.float32)
+        self.state: tuple[Floats, Floats, Floats] | None = None
+
+    def __call__(self, frames: Bytes, scalars: Floats) -> tuple[Floats, Floats]:
+        features = self.encoder(frames, scalars)
+        state = self.recurrent.start(len(frames)) if self.state is None else self.state
+        seen = features @ self.w[:, : self.recurrent.features].T + self.bias
+        y, self.state = self.recurrent.step(self.recurrent.gates(seen, state, self.w), state)
+        p = probabilities(y)
+        return p, y[:, p.shape[1] :]
+
+
+def schemes(folder: Path, recurrent: Recurrent) -> dict[str, list[Approximation]]:
+    """All schemes by name, fitted on the pilot clips."""
+    pilot = load_features(folder, "pilot")
+    sample = seen_by(recurrent, pilot)[::SAMPLE_STEP]
+    made = {
+        "dense, tiles of rows": row_tiles(recurrent),
+        "dense, tiles of columns": column_tiles(recurrent),
+    }
+    made |= {f"published, NZ = {kept}": published(recurrent, kept) for kept in PUBLISHED_KEPT}
+    made["data-aware"] = data_aware(recurrent, sample, fisher_information(folder, pilot))
+    return made
+
+
+def curve(
+    recurrent: Recurrent,
+    features: Floats,
+    exact: Floats,
+    actions: Floats,
+    steps: Sequence[Approximation],
+) -> list[dict[str, Any]]:
+    """Divergence from the exact network and accuracy after every step of a scheme."""
+    rows = []
+    for step in steps:
+        outputs = recurrent.run(features, *step.make())
+        kl = divergences(exact, outputs)
+        rows.append(
+            {
+                "operations": step.operations,
+                "terms": step.terms,
+                "kl": float(kl.mean()),
+                "kl_median": float(np.median(kl)),
+                "kl_p90": float(np.quantile(kl, 0.9)),
+                "accuracy": float((probabilities(outputs).argmax(-1) == actions).mean()),
+            }
+        )
+    return rows
+
+
+def moments(
+    recurrent: Recurrent,
+    features: Floats,
+    exact: Floats,
+    made: Mapping[str, Sequence[Approximation]],
+    shares: Sequence[float],
+) -> list[dict[str, Any]]:
+    """Distributions over actions after shares of the operations, at one step of each action that is sure."""
+    dense, p = 2 * recurrent.w.size, probabilities(exact)
+    found = []
+    for action in range(p.shape[2]):
+        clip, step = np.unravel_index(int(np.argmax(p[:, 20:, action])), p[:, 20:, action].shape)
+        part, at = features[clip : clip + 1, : step + 21], int(step) + 20
+        entry: dict[str, Any] = {"clip": int(clip), "step": at, "action": action}
+        entry["exact"] = p[clip, at].tolist()
+        for name, steps in made.items():
+            entry[name] = [
+                probabilities(recurrent.run(part, *within(steps, share * dense).make()))[
+                    0, at
+                ].tolist()
+                for share in shares
+            ]
+        found.append(entry)
+    return found
+
+
+def within(steps: Sequence[Approximation], operations: float) -> Approximation:
+    """The last step of a scheme that so many operations allow."""
+    return [step for step in steps if step.operations <= operations * (1 + 1e-9)][-1]
+
+
+def told(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Figures of some drives."""
+    failures = Counter(outcome.failure for outcome in outcomes if outcome.failure)
+    metres = sum(outcome.metres for outcome in outcomes)
+    return {
+        "drives": len(outcomes),
+        "failures": dict(sorted(failures.items())),
+        "failed": sum(failures.values()) / len(outcomes),
+        "metres": round(metres, 1),
+    }
+
+
+def best_published(curves: Mapping[str, list[dict[str, Any]]], operations: float) -> str:
+    """The published scheme's NZ with the lowest divergence on pilot clips within some operations."""
+    reached = {
+        name: min(row["kl"] for row in rows if row["operations"] <= operations * (1 + 1e-9))
+        for name, rows in curves.items()
+        if name.startswith("published")
+    }
+    return min(reached, key=lambda name: reached[name])
+
+
+def drive_schemes(
+    folder: Path,
+    recurrent: Recurrent,
+    made: Mapping[str, Sequence[Approximation]],
+    pilot_curves: Mapping[str, list[dict[str, Any]]],
+    count: int,
+) -> list[dict[str, Any]]:
+    """Closed-loop drives of every scheme at its shares of the operations, and of the exact network."""
+    encoder, worlds, dense = Encoder(folder), drive_worlds(count), 2 * recurrent.w.size
+    rows = []
+
+    def driven(scheme: str, name: str, share: float, w: Floats, bias: Floats, terms: Any) -> None:
+        outcomes = drive_all(worlds, Policy(encoder, recurrent, w, bias), STEPS)
+        rows.append(
+            {"scheme": scheme, "of": name, "share": share, "terms": terms, **told(outcomes)}
+        )
+        print(json.dumps(rows[-1]), flush=True)
+
+    driven("exact", "exact", 1.0, recurrent.w, recurrent.bias, None)
+    for scheme, shares in DRIVEN.items():
+        for share in shares:
+            name = {"dense tiles": "dense, tiles of columns", "data-aware": "data-aware"}.get(
+                scheme
+            )
+            name = best_published(pilot_curves, share * dense) if name is None else name
+            step = within(made[name], share * dense)
+            driven(scheme, name, step.operations / dense, *step.make(), step.terms)
+    return rows
+
+
+def main() -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Measure the driving network under deadlines.")
+    parser.add_argument("--data", type=Path, help="folder of recordings and trained networks")
+    parser.add_argument("--worlds", type=int, default=24, help="worlds of the closed-loop drives")
+    options = parser.parse_args()
+    folder, started = data_folder(options.data), time.perf_counter()
+    recurrent = load_recurrent(folder)
+    made = schemes(folder, recurrent)
+    curves: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for part in ("pilot", "test"):
+        features, actions = load_features(folder, part), np.load(folder / f"actions_{part}.npy")
+        exact = recurrent.run(features)
+        curves[part] = {
+            name: curve(recurrent, features, exact, actions, steps) for name, steps in made.items()
+        }
+        print(f"{part}: {time.perf_counter() - started:.0f} s", flush=True)
+    shown = {
+        name: made[name]
+        for name in ("dense, tiles of columns", "published, NZ = 4160", "data-aware")
+    }
+    shares = (0.01, 0.02, 0.1, 0.5)
+    content = {
+        "dense_operations": 2 * recurrent.w.size,
+        "scores": json.loads((folder / "network" / "model.json").read_text())["meta"]["scores"],
+        "curves": curves,
+        "shares": shares,
+        "moments": moments(recurrent, features, exact, shown, shares),
+        "drives": drive_schemes(folder, recurrent, made, curves["pilot"], options.worlds),
+    }
+    temporary = RESULTS.with_suffix(".part")
+    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, RESULTS)
+    print(f"wrote {RESULTS}; {time.perf_counter() - started:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
