@@ -48,11 +48,17 @@ def seen_by(recurrent: Recurrent, features: Floats) -> Floats:
     return np.stack(rows, 1).reshape(-1, recurrent.w.shape[1])
 
 
-def fisher_information(folder: Path, features: Floats, seed: int = 0) -> Floats:
-    """Of the actions in the pre-activations [4·units, 4·units], through all later steps too.
+def fisher_information(
+    folder: Path, features: Floats, errors: Floats | None = None, seed: int = 0
+) -> Floats:
+    """Of the outputs in the pre-activations [4·units, 4·units], through all later steps too.
 
-    Gradients of the log-likelihood of actions that are drawn from the network's own probabilities
-    (Martens, New Insights and Perspectives on the Natural Gradient Method, JMLR 21, 2020).
+    The mean of outer products of the log-likelihood's gradient, for actions drawn from the network's own
+    probabilities (Martens, New Insights and Perspectives on the Natural Gradient Method, JMLR 21, 2020).
+
+    Args:
+        errors: standard deviations of the velocities [2], which are then drawn too, around what the
+            network predicts; None for the actions alone.
     """
     program = build_program(modelflex.load(folder / "lstm"))
     rng = np.random.default_rng(seed)
@@ -63,9 +69,10 @@ def fisher_information(folder: Path, features: Floats, seed: int = 0) -> Floats:
     def start(outputs: Floats) -> Floats:
         p = probabilities(outputs)
         drawn = (p.cumsum(axis=1) < rng.random((len(p), 1))).sum(axis=1)
-        gradient = np.zeros_like(outputs)
-        gradient[:, : len(ACTIONS)] = np.eye(len(ACTIONS))[np.minimum(drawn, len(ACTIONS) - 1)] - p
-        return gradient
+        actions = np.eye(len(ACTIONS))[np.minimum(drawn, len(ACTIONS) - 1)] - p
+        velocities = rng.standard_normal((len(p), outputs.shape[1] - len(ACTIONS)))
+        velocities = 0 * velocities if errors is None else velocities / errors
+        return np.concatenate([actions, velocities], 1)
 
     def visit(site: str, gradient: Floats) -> None:
         nonlocal total

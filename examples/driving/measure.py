@@ -29,7 +29,7 @@ from approximations import (
     row_tiles,
     seen_by,
 )
-from clips import data_folder
+from clips import data_folder, load_clips
 from drive import Outcome, drive_all, drive_worlds
 from recurrent import (
     Encoder,
@@ -44,10 +44,12 @@ from roads import Bytes, Floats
 RESULTS = Path(__file__).resolve().parent / "results.json"
 SAMPLE_STEP = 2
 """Every so many steps of the pilot clips are the sample that terms are fitted to."""
+TILES = "dense, tiles of columns"
 DRIVEN = {
-    "dense tiles": (0.0, 0.25, 0.5, 0.75, 0.875),
-    "published": (0.0, 0.004, 0.016, 0.064, 0.25, 0.5),
-    "data-aware": (0.0, 0.004, 0.008, 0.012, 0.016, 0.032),
+    "dense, cut short": (0.25, 0.5, 0.75, 0.875),
+    "published": (0.004, 0.017, 0.065, 0.255, 0.51),
+    "data-aware, actions": (0.0041, 0.0082, 0.0164, 0.0328, 0.0655),
+    "data-aware, all outputs": (0.0, 0.0041, 0.0082, 0.0164, 0.0328, 0.0655),
 }
 """Scheme → shares of the dense operations at which worlds are driven."""
 STEPS = 150
@@ -72,14 +74,18 @@ class Policy:
 
 def schemes(folder: Path, recurrent: Recurrent) -> dict[str, list[Approximation]]:
     """All schemes by name, fitted on the pilot clips."""
-    pilot = load_features(folder, "pilot")
+    pilot, clips = load_features(folder, "pilot"), load_clips("pilot", folder)
     sample = seen_by(recurrent, pilot)[::SAMPLE_STEP]
+    wrong = recurrent.run(pilot)[..., -clips.velocities.shape[-1] :] - clips.velocities
+    errors = np.sqrt(np.square(wrong).mean((0, 1)))
     made = {
         "dense, tiles of rows": row_tiles(recurrent),
-        "dense, tiles of columns": column_tiles(recurrent),
+        TILES: column_tiles(recurrent),
     }
     made |= {f"published, NZ = {kept}": published(recurrent, kept) for kept in PUBLISHED_KEPT}
-    made["data-aware"] = data_aware(recurrent, sample, fisher_information(folder, pilot))
+    for name, deviations in (("actions", None), ("all outputs", errors)):
+        fisher = fisher_information(folder, pilot, deviations)
+        made[f"data-aware, {name}"] = data_aware(recurrent, sample, fisher)
     return made
 
 
@@ -113,9 +119,14 @@ def moments(
     features: Floats,
     exact: Floats,
     made: Mapping[str, Sequence[Approximation]],
+    shown: Mapping[str, Sequence[str]],
     shares: Sequence[float],
 ) -> list[dict[str, Any]]:
-    """Distributions over actions after shares of the operations, at one step of each action that is sure."""
+    """Distributions over actions after shares of the operations, at a step at which each action is sure.
+
+    Args:
+        shown: scheme → what of `made` is used at each share.
+    """
     dense, p = 2 * recurrent.w.size, probabilities(exact)
     found = []
     for action in range(p.shape[2]):
@@ -123,13 +134,12 @@ def moments(
         part, at = features[clip : clip + 1, : step + 21], int(step) + 20
         entry: dict[str, Any] = {"clip": int(clip), "step": at, "action": action}
         entry["exact"] = p[clip, at].tolist()
-        for name, steps in made.items():
-            entry[name] = [
-                probabilities(recurrent.run(part, *within(steps, share * dense).make()))[
-                    0, at
-                ].tolist()
-                for share in shares
-            ]
+        for scheme, names in shown.items():
+            entry[scheme] = []
+            for name, share in zip(names, shares, strict=True):
+                w, bias = within(made[name], share * dense).make()
+                found_p = probabilities(recurrent.run(part, w, bias))[0, at]
+                entry[scheme].append(found_p.tolist())
         found.append(entry)
     return found
 
@@ -199,13 +209,16 @@ def main() -> int:
     options = parser.parse_args()
     folder, started = data_folder(options.data), time.perf_counter()
     recurrent = load_recurrent(folder)
+    dense = 2 * recurrent.w.size
     made = schemes(folder, recurrent)
     curves: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for part in ("pilot", "test"):
-        features, actions = load_features(folder, part), np.load(folder / f"actions_{part}.npy")
+        features, actions = load_features(folder, part), load_clips(part, folder).actions
         exact = recurrent.run(features)
         curves[part] = {
-            name: curve(recurrent, features, exact, actions, steps) for name, steps in made.items()
+            name: curve(recurrent, features, exact, actions, steps)
+            for name, steps in made.items()
+            if part == "test" or name.startswith("published")  # what is chosen on pilot clips
         }
         print(f"{part}: {time.perf_counter() - started:.0f} s", flush=True)
     shown = {
@@ -214,11 +227,11 @@ def main() -> int:
     }
     shares = (0.01, 0.02, 0.1, 0.5)
     content = {
-        "dense_operations": 2 * recurrent.w.size,
+        "dense_operations": dense,
         "scores": json.loads((folder / "network" / "model.json").read_text())["meta"]["scores"],
         "curves": curves,
         "shares": shares,
-        "moments": moments(recurrent, features, exact, shown, shares),
+        "moments": moments(recurrent, features, exact, made, shown, shares),
         "drives": drive_schemes(folder, recurrent, made, curves["pilot"], options.worlds),
     }
     temporary = RESULTS.with_suffix(".part")

@@ -1,0 +1,180 @@
+"""Draw docs/images/driving_*.svg from results.json and from a drive.
+
+python examples/driving/draw.py [--data FOLDER] [--world 300003]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from charts import COLOURS, INK, MUTED, Axis, bars, frame, legend, line, page, picture, text
+from clips import FIRST_WORLD, HERE, data_folder
+from measure import RESULTS, best_published
+from simulator import ACTIONS
+from strip import SHARE, Shot, two_drives
+
+IMAGES = HERE.parents[1] / "docs" / "images"
+SHORT = ("ahead", "stop", "left", "right")
+"""The actions as they fit under bars."""
+TILES = ("dense, tiles of rows", "dense, tiles of columns")
+Rows = Sequence[Mapping[str, Any]]
+
+
+def envelope(curves: Mapping[str, Rows], key: str = "operations") -> list[tuple[float, float]]:
+    """(cost, KL) of the best that is known at every cost, of several curves together."""
+    points = sorted((row[key], row["kl"]) for rows in curves.values() for row in rows)
+    best: list[tuple[float, float]] = []
+    for cost, kl in points:
+        if not best or kl < best[-1][1]:
+            best.append((cost, kl))
+    return best
+
+
+def chosen_published(content: Mapping[str, Any]) -> dict[str, Rows]:
+    """The published scheme's points that are best on pilot clips at their cost, scored on test clips."""
+    pilot, test = (
+        {name: rows for name, rows in content["curves"][part].items() if name.startswith("publ")}
+        for part in ("pilot", "test")
+    )
+    kept = {cost for cost, _ in envelope(pilot)}
+    return {name: [row for row in rows if row["operations"] in kept] for name, rows in test.items()}
+
+
+def shown_curves(content: Mapping[str, Any]) -> dict[str, list[tuple[float, float]]]:
+    """Scheme → (share of the dense operations, KL on test clips)."""
+    test, dense = content["curves"]["test"], content["dense_operations"]
+    made = {
+        "dense, cut short": envelope({name: test[name] for name in TILES}),
+        "published": sorted(
+            (row["operations"], row["kl"])
+            for rows in chosen_published(content).values()
+            for row in rows
+        ),
+        **{
+            name: [(row["operations"], row["kl"]) for row in rows]
+            for name, rows in test.items()
+            if name.startswith("data-aware")
+        },
+    }
+    return {
+        name: [(cost / dense, kl) for cost, kl in points if cost > 0 and kl > 0]
+        for name, points in made.items()
+    }
+
+
+def draw_curves(content: Mapping[str, Any]) -> str:
+    """Divergence against operations."""
+    x, y = Axis(3e-4, 1.0, 60, 560), Axis(1e-5, 3.0, 330, 50)
+    parts = [text(12, 20, "Divergence of the actions from the exact network's, test clips")]
+    parts += frame(
+        x, y, "operations of the augmented product, share of the dense one", "mean KL, nats", "{:g}"
+    )
+    curves = shown_curves(content)
+    for name, points in curves.items():
+        parts.append(line(x, y, points, COLOURS[name], 1.6))
+    parts += legend(580, 66, list(curves))
+    return page(760, 375, "Divergence against operations", parts)
+
+
+def draw_moments(content: Mapping[str, Any]) -> str:
+    """Probabilities of the actions after parts of the operations."""
+    schemes = [name for name in content["moments"][0] if name in COLOURS and name != "exact"]
+    shares, width, height = content["shares"], 168, 108
+    parts = [
+        text(12, 20, "Probabilities of the actions after a part of the operations"),
+        text(12, 36, "(dashed: all operations)", fill=MUTED),
+    ]
+    for column, share in enumerate(shares):
+        parts.append(text(150 + width * column, 58, f"{100 * share:.2g} % of the operations"))
+    for row, moment in enumerate(content["moments"]):
+        base = 66 + height * (row + 1) - 26
+        parts.append(text(12, base - 40, f"clip {moment['clip']}, step {moment['step']}"))
+        parts.append(text(12, base - 24, f"“{ACTIONS[moment['action']]}”", fill=MUTED))
+        for column in range(len(shares)):
+            values = {name: moment[name][column] for name in schemes}
+            values = {"exact": moment["exact"], **values}
+            parts += bars(150 + width * column, base, values, SHORT, height - 44)
+    below = 66 + height * len(content["moments"]) + 12
+    for number, name in enumerate(schemes):
+        parts += legend(150 + 180 * number, below, [name])
+    return page(150 + width * len(shares), below + 14, "Actions after given operations", parts)
+
+
+def draw_drives(content: Mapping[str, Any]) -> str:
+    """Drives that end in an accident, against operations."""
+    x, y = Axis(3e-3, 1.0, 60, 560), Axis(0.0, 1.0, 300, 50, logarithmic=False)
+    rows = content["drives"]
+    exact = next(row for row in rows if row["scheme"] == "exact")
+    parts = [
+        text(12, 20, f"Closed-loop drives that end in an accident, {exact['drives']} worlds"),
+        *frame(x, y, "operations of the augmented product, share of the dense one", "failed"),
+        f'<path d="M{x.start} {y.at(exact["failed"]):.1f}H{x.end}" stroke="{INK}" '
+        'stroke-dasharray="4 3"/>',
+    ]
+    schemes = list(dict.fromkeys(row["scheme"] for row in rows if row["scheme"] != "exact"))
+    for scheme in schemes:
+        points = sorted(
+            (row["share"], row["failed"])
+            for row in rows
+            if row["scheme"] == scheme and row["share"] > 0
+        )
+        parts.append(line(x, y, points, COLOURS[scheme], 1.6))
+    parts += legend(580, 66, ["exact", *schemes])
+    return page(760, 345, "Accidents against operations", parts)
+
+
+def draw_strip(drives: Mapping[str, Sequence[Shot]]) -> str:
+    """Frames of two drives, with what the exact network and the approximation hold for likely."""
+    wide, tall, gap = 200, 120, 12
+    most = max(len(shots) for shots in drives.values())
+    parts = [
+        text(12, 20, f"The same road with {100 * SHARE:.2g} % of the operations"),
+        text(12, 36, "(dashed: what all operations would say at this place)", fill=MUTED),
+    ]
+    for row, (scheme, shots) in enumerate(drives.items()):
+        top = 56 + row * (tall + 118)
+        parts += legend(12, top, [scheme])
+        for column, shot in enumerate(shots):
+            left = 12 + column * (wide + gap)
+            parts.append(picture(left, top + 10, wide, tall, shot.image))
+            said = f"{shot.seconds:.1f} s, {shot.metres:.0f} m" + (
+                f": {shot.failure}" if shot.failure else ""
+            )
+            parts.append(text(left, top + tall + 24, said, fill="#b3261e" if shot.failure else INK))
+            values = {"exact": shot.exact, scheme: shot.approximated}
+            parts += bars(left + 20, top + tall + 80, values, SHORT, 46)
+    width = 12 + most * (wide + gap)
+    return page(width, 56 + len(drives) * (tall + 118), "Frames and actions", parts)
+
+
+def main() -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Draw the figures of docs/driving.md.")
+    parser.add_argument("--data", type=Path, help="folder of recordings and trained networks")
+    parser.add_argument(
+        "--world", type=int, default=FIRST_WORLD["drive"], help="of the image strip"
+    )
+    options = parser.parse_args()
+    content = json.loads(RESULTS.read_text(encoding="utf-8"))
+    folder = data_folder(options.data)
+    published = best_published(content["curves"]["pilot"], SHARE * content["dense_operations"])
+    figures: dict[str, Callable[[], str]] = {
+        "curves": lambda: draw_curves(content),
+        "moments": lambda: draw_moments(content),
+        "drives": lambda: draw_drives(content),
+        "strip": lambda: draw_strip(two_drives(folder, published, options.world)),
+    }
+    for name, made in figures.items():
+        path = IMAGES / f"driving_{name}.svg"
+        path.write_text(made(), encoding="utf-8")
+        print(f"{path}: {path.stat().st_size} bytes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
