@@ -6,7 +6,7 @@ spends on the matrix, and with what stands for matrix and bias then.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +18,10 @@ from simulator import ACTIONS
 import modelflex
 from modelflex.core.data import Sequences
 from modelflex.core.input_metric import InputMetric
+from modelflex.core.model import Layer, Model, check_model
 from modelflex.core.program import build_program
 from modelflex.core.refinement import Factors, decompose, operations
+from modelflex.core.weight import Terms, Weight, float_weight
 from modelflex.execute.gradients import backpropagate
 
 PUBLISHED_KEPT = (32, 130, 520, 4160)
@@ -83,6 +85,25 @@ def fisher_information(
     return total / len(x)
 
 
+def progressive_model(recurrent: Recurrent, factors: Factors | None) -> Model:
+    """LSTM and head as a model that reads features; with `factors`, a step may compute a prefix of terms."""
+    outputs, units = recurrent.head.shape
+    carries = outputs - len(ACTIONS)
+    inputs = recurrent.features + carries
+    layers = (
+        Layer("lstm0", "augmented_lstm", inputs, units, carries=carries),
+        Layer("head", "dense", units, outputs),
+    )
+    if factors is None:
+        w: Weight = float_weight(recurrent.w, recurrent.bias, GATES)
+    else:
+        v = float_weight(factors.v, factors.offset, 1)
+        u = float_weight(factors.u, recurrent.bias + factors.base, GATES)
+        w = Terms(v, u, factors.groups)
+    head = float_weight(recurrent.head, recurrent.head_bias, 1)
+    return check_model(Model("driving_lstm", layers, {"lstm0.w": w, "head.w": head}))
+
+
 def row_tiles(recurrent: Recurrent, tiles: int = 16) -> list[Approximation]:
     """The dense product cut short: the same rows of all gates at a time, the others not at all."""
     rows, columns = recurrent.w.shape
@@ -113,10 +134,8 @@ def column_tiles(recurrent: Recurrent, tiles: int = 16) -> list[Approximation]:
     ]
 
 
-def prefixes(
-    recurrent: Recurrent, factors: Factors, kept: int, groups: int, counts: Sequence[int]
-) -> list[Approximation]:
-    """Sums of the first terms."""
+def prefixes(recurrent: Recurrent, factors: Factors, kept: int, groups: int) -> list[Approximation]:
+    """Sums of the first terms: of none, of a few numbers of them, of all."""
     each = operations(len(recurrent.w), kept, groups)
     return [
         Approximation(
@@ -124,8 +143,7 @@ def prefixes(
             n,
             lambda n=n: (factors.matrix(n), recurrent.bias + factors.bias(n)),
         )
-        for n in counts
-        if n <= factors.terms
+        for n in sorted({*term_counts(factors.terms), factors.terms})
     ]
 
 
@@ -143,7 +161,7 @@ def term_counts(most: int) -> Iterator[int]:
 def published(recurrent: Recurrent, kept: int, terms: int = TERMS) -> list[Approximation]:
     """The scheme of Kouris et al.: each gate its own singular vectors, v cut to its largest numbers."""
     made = decompose(recurrent.w, terms=terms, kept=kept, groups=GATES, scheme="published")
-    return prefixes(recurrent, made, kept, GATES, list(term_counts(terms)))
+    return prefixes(recurrent, made, kept, GATES)
 
 
 def data_aware(
@@ -157,4 +175,4 @@ def data_aware(
         metric=InputMetric.of(sample),
         importance=fisher,
     )
-    return prefixes(recurrent, made, recurrent.w.shape[1], 1, list(term_counts(terms)))
+    return prefixes(recurrent, made, recurrent.w.shape[1], 1)

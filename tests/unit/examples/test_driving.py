@@ -6,14 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modelflex.core.model import Layer, check_model
+from modelflex.core.data import Sequences
+from modelflex.core.input_metric import InputMetric
+from modelflex.core.model import Layer, Model, check_model
+from modelflex.core.program import build_program
+from modelflex.core.refinement import decompose
 from modelflex.core.weight import float_weight
+from modelflex.execute.interpret import Interpreter
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "driving"
 sys.path[:0] = [str(EXAMPLE), str(EXAMPLE.parent)]
 
+import approximations  # noqa: E402
 import camera  # noqa: E402
 import drive  # noqa: E402
+import recurrent  # noqa: E402
 import roads  # noqa: E402
 import simulator  # noqa: E402
 from roads import Board  # noqa: E402
@@ -151,6 +158,44 @@ def test_a_red_light_is_run_or_waited_for() -> None:
     assert waited > 0
 
 
+def small_recurrent(rng: np.random.Generator) -> recurrent.Recurrent:
+    units, features, outputs = 8, 20, 6
+    shapes = ((4 * units, features + 2 + units), (4 * units,), (outputs, units), (outputs,))
+    made = (rng.normal(0, 0.5, shape).astype(np.float32) for shape in shapes)
+    return recurrent.Recurrent(*made)
+
+
+def test_prefixes_of_terms_are_what_the_model_computes() -> None:
+    """Matrix and bias of a prefix put into the equations = the interpreter's step with so many terms."""
+    rng = np.random.default_rng(0)
+    own, features = small_recurrent(rng), rng.normal(size=(3, 9, 20)).astype(np.float32)
+    sample = approximations.seen_by(own, features)
+    data = Sequences(features.reshape(27, 20), np.array([9, 9, 9]))
+    steps = approximations.data_aware(own, sample, np.eye(32), terms=32)
+    model = approximations.progressive_model(
+        own, decompose(own.w, terms=32, metric=InputMetric.of(sample), importance=np.eye(32))
+    )
+    interpreter = Interpreter(build_program(model))
+    for step in steps:
+        found = interpreter.run(data, terms={"lstm0.w": step.terms}).outputs
+        wanted = own.run(features, *step.make()).reshape(27, 6)
+        np.testing.assert_allclose(found, wanted, atol=2e-5)
+    exact = own.run(features)
+    np.testing.assert_allclose(wanted, exact.reshape(27, 6), atol=2e-4)
+    dense = Interpreter(build_program(approximations.progressive_model(own, None)))
+    np.testing.assert_allclose(dense.run(data).outputs, exact.reshape(27, 6), atol=2e-5)
+
+
+def test_tiles_end_in_the_exact_network() -> None:
+    own = small_recurrent(np.random.default_rng(1))
+    for tiles in (approximations.row_tiles(own, 4), approximations.column_tiles(own, 5)):
+        np.testing.assert_array_equal(tiles[-1].make()[0], own.w)
+        assert tiles[-1].operations == 2 * own.w.size
+        assert not tiles[0].make()[0].any()
+        kept = [np.count_nonzero(tile.make()[0]) for tile in tiles]
+        assert kept == [tile.operations // 2 for tile in tiles]
+
+
 def test_the_model_has_the_published_sizes() -> None:
     """R = 64 and C = 8320 = 8250 features of the encoder + 4 scalars + 2 velocities + 64 units."""
     pytest.importorskip("torch")
@@ -162,8 +207,6 @@ def test_the_model_has_the_published_sizes() -> None:
         for layer in layers
         for name, shape in layer.weight_shapes.items()
     }
-    from modelflex.core.model import Model
-
     model = check_model(Model("driving", layers, weights))
     lstm = model.layers[-2]
     assert (lstm.units, lstm.inputs + lstm.units) == (64, 8320)
