@@ -35,7 +35,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("importers", "calibrate"),
     ("compress",),
     ("evaluate", "hosts", "export"),
-    ("search", "pareto"),
+    ("search", "pareto", "progressive"),
     ("report", "testing"),
     ("pipeline",),
     ("cli",),

@@ -23,6 +23,7 @@ class AugmentedLSTM(Cell):
     states = ("h", "c")
     gates = {"w": 4}
     additive = ()
+    augments = "lstm"
 
     def shapes(self, inputs: int, units: int) -> dict[str, tuple[int, int]]:
         return {"w": (4 * units, inputs + units)}

@@ -8,11 +8,21 @@ from typing import Annotated, Any
 import typer
 
 from modelflex import pipeline
-from modelflex.cli import advising, comparing, exploring, exporting, fitting, simulate
+from modelflex.cli import advising, comparing, exploring, exporting, fitting, refining, simulate
 from modelflex.cli.app import INTERRUPTED, app
 from modelflex.errors import UserError
 
-__all__ = ["advising", "app", "comparing", "exploring", "exporting", "fitting", "main", "simulate"]
+__all__ = [
+    "advising",
+    "app",
+    "comparing",
+    "exploring",
+    "exporting",
+    "fitting",
+    "main",
+    "refining",
+    "simulate",
+]
 
 KEEPING = (["search"], ["compare"], ["allocate"])
 """Commands that continue what was interrupted."""

@@ -45,6 +45,8 @@ class Cell(ABC):
     """Weight → equal row groups, in row order."""
     additive: ClassVar[tuple[str, ...]]
     """Weights whose results are only ever added to each other: their biases may be merged."""
+    augments: ClassVar[str | None] = None
+    """The cell that this one is, but for a single matrix over its weights' inputs side by side."""
 
     @abstractmethod
     def shapes(self, inputs: int, units: int) -> dict[str, tuple[int, int]]:

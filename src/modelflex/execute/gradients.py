@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,8 +49,42 @@ def importances(
     Raises:
         ValueError: the program is not in float arithmetic or holds an unknown primitive.
     """
-    rng = np.random.default_rng(seed)
     sums = {site: np.zeros(p.geometry.out) for site, p in program.products.items()}
+
+    def add(site: str, gradient: Array) -> None:
+        squares = np.einsum("ij,ij->j", gradient, gradient, dtype=np.float64)
+        sums[site] += squares.reshape(sums[site].size, -1).sum(axis=1)
+
+    rows = _sample_gradients(program, sequences, output, seed, add)
+    return {site: total / rows for site, total in sums.items()}
+
+
+def information(
+    program: Program, sequences: Sequences, output: str, seed: int, sites: Collection[str]
+) -> Mapping[str, Array]:
+    """The Fisher information in the results of some products that run once a step: site → [out, out].
+
+    See `importances`, which gives its diagonal; ½·tr(F·E[δδᵀ]) is the mean divergence of small errors.
+
+    Raises:
+        ValueError: see `importances`.
+    """
+    outs = {site: program.products[site].outputs for site in sites}
+    sums = {site: np.zeros((out, out)) for site, out in outs.items()}
+
+    def add(site: str, gradient: Array) -> None:
+        if site in sums:
+            sums[site] += gradient.T.astype(np.float64) @ gradient
+
+    rows = _sample_gradients(program, sequences, output, seed, add)
+    return {site: total / rows for site, total in sums.items()}
+
+
+def _sample_gradients(
+    program: Program, sequences: Sequences, output: str, seed: int, visit: Visit
+) -> int:
+    """Go back from outputs whose gradient's second moment is the Fisher information; how many there are."""
+    rng = np.random.default_rng(seed)
     rows = 0
 
     def start(outputs: Array) -> Array:
@@ -58,12 +92,8 @@ def importances(
         rows = outputs.shape[0]
         return _drawn(rng, outputs) if output == "logits" else _scaled_noise(rng, outputs)
 
-    def add(site: str, gradient: Array) -> None:
-        squares = np.einsum("ij,ij->j", gradient, gradient, dtype=np.float64)
-        sums[site] += squares.reshape(sums[site].size, -1).sum(axis=1)
-
-    backpropagate(program, sequences, start, add)
-    return {site: total / rows for site, total in sums.items()}
+    backpropagate(program, sequences, start, visit)
+    return rows
 
 
 def _drawn(rng: np.random.Generator, logits: Array) -> Array:

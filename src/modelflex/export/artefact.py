@@ -12,6 +12,7 @@ import safetensors.numpy
 from modelflex.core.files import looking_at, replace_folder
 from modelflex.core.fixed import Array
 from modelflex.core.json_values import read_json_object
+from modelflex.core.ladder import LADDER_JSON, Ladder
 from modelflex.core.model import Model
 from modelflex.core.recipe import Recipe
 from modelflex.core.storage import (
@@ -23,13 +24,18 @@ from modelflex.core.storage import (
 from modelflex.errors import UserError
 
 RECIPE_JSON, PROVENANCE_JSON = "recipe.json", "provenance.json"
-FILES = frozenset((MODEL_JSON, MODEL_TENSORS, RECIPE_JSON, PROVENANCE_JSON))
+FILES = frozenset((MODEL_JSON, MODEL_TENSORS, RECIPE_JSON, PROVENANCE_JSON, LADDER_JSON))
 
 
 def save_artefact(
-    model: Model, folder: Path, *, recipe: Recipe | None, provenance: Mapping[str, Any]
+    model: Model,
+    folder: Path,
+    *,
+    recipe: Recipe | None,
+    provenance: Mapping[str, Any],
+    ladder: Ladder | None = None,
 ) -> None:
-    """Write model.safetensors, model.json, recipe.json (if there is one) and provenance.json.
+    """Write model.safetensors, model.json and provenance.json; recipe.json and ladder.json if there is one.
 
     The folder appears as a whole: it is written beside its place and then renamed. The same model,
     recipe and provenance give the same bytes, and the tensors have `model.weight_bytes` bytes.
@@ -42,6 +48,8 @@ def save_artefact(
     files = {**model_files(model), PROVENANCE_JSON: json_bytes(provenance)}
     if recipe is not None:
         files[RECIPE_JSON] = json_bytes(recipe.to_json())
+    if ladder is not None:
+        files[LADDER_JSON] = json_bytes(ladder.to_json())
     folder = Path(folder)
     check_replaceable(folder)
     replace_folder(folder, files)

@@ -16,6 +16,7 @@ from modelflex.pipeline.jobs import (
     search,
     search_config,
 )
+from modelflex.pipeline.refining import refine_model
 from modelflex.pipeline.result import Result
 from modelflex.pipeline.setting import versions
 from modelflex.pipeline.simulate import (
@@ -41,6 +42,7 @@ __all__ = [
     "export_model",
     "find_platform",
     "price_model",
+    "refine_model",
     "retarget",
     "run",
     "say_if_slow",

@@ -16,7 +16,7 @@ from modelflex.core.model import Model
 from modelflex.core.program import Program, build_program
 from modelflex.core.weight import float_weight
 from modelflex.errors import UserError
-from modelflex.execute.gradients import backpropagate, importances
+from modelflex.execute.gradients import backpropagate, importances, information
 from modelflex.execute.interpret import run
 from modelflex.registry import CELLS
 from modelflex.testing.generators import random_case, random_model, random_sequences
@@ -177,3 +177,14 @@ def test_a_network_without_steps_of_variation_is_refused_by_calibration() -> Non
     model, data, _ = network(("lstm",))
     with pytest.raises(UserError, match="zero at every calibration step"):
         calibrate(model, replace(data, x=np.zeros_like(data.x)))
+
+
+def test_importances_are_the_diagonal_of_the_information() -> None:
+    rng = np.random.default_rng(11)
+    program = build_program(random_model(rng, ["lstm", "gru"], reads="every"))
+    data = random_sequences(rng, (9, 14), 8)
+    wanted = importances(program, data, "logits", 5)
+    found = information(program, data, "logits", 5, list(wanted))
+    for site, diagonal in wanted.items():
+        np.testing.assert_allclose(np.diag(found[site]), diagonal, rtol=1e-5)
+        assert np.linalg.eigvalsh(found[site]).min() > -1e-6 * diagonal.max()

@@ -1,0 +1,115 @@
+"""How weights become terms and how many are used: for a quality the cheapest, for a limit the best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+from modelflex.core.data import Sequences
+from modelflex.core.fixed import Array
+from modelflex.core.ladder import Ladder, Rung
+from modelflex.core.model import Model
+from modelflex.evaluate import Task
+from modelflex.progressive.climbing import climb, term_weights
+from modelflex.progressive.refining import Refinement, Refiner
+
+Price = Callable[[Model, Mapping[str, int]], float]
+"""(refined model, weight → terms) → what a step costs, such as operations or seconds."""
+
+
+@final
+@dataclass(frozen=True)
+class Target:
+    """What is wanted of a step; exactly one of both.
+
+    Attributes:
+        quality: the divergence that must not be exceeded, at the least price.
+        limit: the price that must not be exceeded, at the least divergence.
+    """
+
+    quality: float | None = None
+    limit: float | None = None
+
+    def better(self, offer: Offer) -> tuple[bool, float, float]:
+        """A key by which the better of two offers is the smaller."""
+        if self.quality is not None:
+            return offer.rung.divergence > self.quality, offer.price, offer.rung.divergence
+        limit = float("inf") if self.limit is None else self.limit
+        return offer.price > limit, offer.rung.divergence, offer.price
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Offer:
+    """A refined network, and the rung of its ladder that serves the target best.
+
+    Attributes:
+        settings: weight → how it became terms.
+        rung: the cheapest that reaches the quality, or the best within the limit; where there is none, the
+            last, or the first.
+        price: of that rung.
+        met: whether the target is.
+    """
+
+    settings: Mapping[str, Refinement]
+    model: Model
+    ladder: Ladder
+    rung: Rung
+    price: float
+    met: bool
+
+
+def choose(
+    refiner: Refiner,
+    original: Array,
+    judged: Sequences,
+    settings: Sequence[Refinement],
+    target: Target,
+    price: Price,
+    task: Task | None = None,
+) -> list[Offer]:
+    """Offers, the best first: every setting for all weights, and the best of single weights together.
+
+    Weight after weight, the settings are tried against the best offer so far and kept where they are
+    better, so that layers may differ.
+
+    Args:
+        original: outputs of the network with dense weights on `judged` [ΣT or N, K].
+        judged: data apart from those that the refiner saw.
+    """
+
+    def offer(chosen: Mapping[str, Refinement]) -> Offer:
+        model = refiner.refined(chosen)
+        return _offer(chosen, model, climb(model, original, judged, task), target, price)
+
+    offers = [offer(dict.fromkeys(refiner.weights, setting)) for setting in settings]
+    best = min(offers, key=target.better)
+    if len(refiner.weights) > 1:
+        for name in refiner.weights:
+            others = [s for s in settings if s != best.settings[name]]
+            tried = [offer({**best.settings, name: setting}) for setting in others]
+            offers += tried
+            best = min((best, *tried), key=target.better)
+    return sorted(offers, key=target.better)
+
+
+def _offer(
+    settings: Mapping[str, Refinement], model: Model, ladder: Ladder, target: Target, price: Price
+) -> Offer:
+    prices = {id(rung): price(model, rung.terms) for rung in ladder.rungs}
+    if target.quality is not None:
+        rung = ladder.reaching(target.quality)
+        met = rung is not None
+        rung = ladder.rungs[-1] if rung is None else rung
+    else:
+        limit = float("inf") if target.limit is None else target.limit
+        within = [rung for rung in ladder.rungs if prices[id(rung)] <= limit]
+        met = bool(within)
+        rung = min(within, key=lambda r: r.divergence) if within else ladder.rungs[0]
+    return Offer(settings, model, ladder, rung, prices[id(rung)], met)
+
+
+def operations_price(model: Model, terms: Mapping[str, int]) -> float:
+    """Multiplications and additions of the terms a step."""
+    return float(sum(w.operations(terms[name]) for name, w in term_weights(model).items()))

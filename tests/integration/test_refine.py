@@ -1,0 +1,125 @@
+"""The command refine: what it writes, what it tells, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import modelflex
+from modelflex.cli import main
+from modelflex.core.ladder import LADDER_JSON, read_ladder
+from modelflex.core.model import Layer, Model
+from modelflex.core.weight import float_weight
+from modelflex.export.artefact import save_artefact
+from modelflex.progressive.climbing import all_terms
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> tuple[Path, Path]:
+    """A small network's folder and data."""
+    rng = np.random.default_rng(0)
+    layers = (Layer("lstm0", "lstm", 5, 8), Layer("head", "dense", 8, 3, "last"))
+    weights = {
+        name: float_weight(
+            rng.normal(size=shape), rng.normal(size=shape[0]), 4 if "lstm" in name else 1
+        )
+        for layer in layers
+        for name, shape in layer.weight_shapes.items()
+    }
+    save_artefact(Model("small", layers, weights), tmp_path / "m", recipe=None, provenance={})
+    data = tmp_path / "data.npz"
+    x = rng.normal(size=(240, 5)).astype(np.float32)
+    np.savez(data, x=x, lengths=np.full(30, 8), y=rng.integers(0, 3, 30))
+    return tmp_path / "m", data
+
+
+def run(*arguments: object) -> int:
+    """The command's exit code."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in arguments])
+    return int(ended.value.code or 0)
+
+
+def test_what_is_written_is_a_model_with_its_ladder(
+    given: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data = given
+    out = tmp_path / "out"
+    command = (
+        "refine",
+        model,
+        "--data",
+        data,
+        "--out",
+        out,
+        "--quality",
+        "0.02",
+        "--kept",
+        "1,0.4",
+    )
+    assert run(*command, "--task", "classification", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["met"]
+    best = told["offers"][0]
+    assert best["rung"]["divergence"] <= 0.02
+    refined = modelflex.load(out)
+    ladder = read_ladder(out / LADDER_JSON, all_terms(refined))
+    assert [r.operations for r in ladder.rungs] == [r["operations"] for r in told["ladder"]]
+    assert all(rung.metric is not None for rung in ladder.rungs)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert (
+        run(*command, "--task", "classification") == 0
+    )  # replaces its own folder, with the same bytes
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert "of dense" in capsys.readouterr().out
+
+
+def test_an_fpga_prices_terms_of_single_gates(
+    given: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data = given
+    command = ("refine", model, "--data", data, "--on", "zc706", "--quality", "0.1")
+    assert run(*command) == 2
+    assert "--per-gate" in capsys.readouterr().err
+    assert run(*command, "--per-gate", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["price_unit"] == "s"
+    assert 0 < told["offers"][0]["price"] < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("--kept", "0"), "share kept"),
+        (("--kept", "some"), "numbers"),
+        (("--scheme", "magic"), "scheme"),
+        (("--terms", "0"), "terms"),
+        (("--quality", "nan"), "finite"),
+        (("--operations", "-1"), "above 0"),
+        (("--quality", "1", "--operations", "5"), "one of them"),
+        (("--on", "nowhere", "--quality", "1"), "nowhere"),
+        (("--block", "8", "--kept", "0.5"), "columns"),
+        (("--importance", "great"), "importance"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    given: tuple[Path, Path],
+    more: tuple[str, ...],
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model, data = given
+    assert run("refine", model, "--data", data, *more) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+
+
+def test_one_sequence_is_too_little(given: tuple[Path, Path], tmp_path: Path) -> None:
+    model, _ = given
+    data = tmp_path / "one.npz"
+    np.savez(data, x=np.ones((4, 5), np.float32), lengths=np.array([4]))
+    assert run("refine", model, "--data", data) == 2
