@@ -112,8 +112,8 @@ def decompose(
     if measure.inputs != w.shape[1]:
         raise UserError(f"the metric is of {measure.inputs} inputs", f"{w.shape[1]}, the columns")
     weighing = _weighing(importance if aware else None, len(w))
-    if groups == 1 and keep == w.shape[1]:
-        u, v = _closed_form(w, terms, measure, weighing)
+    if keep == w.shape[1] and (groups == 1 or weighing is None):
+        u, v = _closed_form(w, terms, groups, measure, weighing)
     else:
         fit = ALTERNATIONS if aware else 0
         u, v = _greedy(w, terms, keep, groups, block, measure, weighing, fit)
@@ -173,17 +173,23 @@ def _weighing(importance: Array | None, rows: int) -> _Weighing | None:
 
 
 def _closed_form(
-    w: Array, terms: int, metric: InputMetric, weighing: _Weighing | None
+    w: Array, terms: int, groups: int, metric: InputMetric, weighing: _Weighing | None
 ) -> tuple[Array, Array]:
     """The best sum of every length at once (Eckart–Young in both metrics): with the eigenvectors Q
     of Lᵀ·W·H·Wᵀ·L, U = L⁻ᵀ·Q and V = Qᵀ·Lᵀ·W. H is not inverted, and U·V is W at full rank.
     """
-    lower = np.eye(len(w)) if weighing is None else weighing.lower
-    seen = lower.T @ w
-    values, vectors = np.linalg.eigh(metric.times(seen) @ seen.T)
-    count = min(terms, *w.shape, max(1, int(np.sum(values > EXHAUSTED * values[-1]))))
-    q = vectors[:, ::-1][:, :count]
-    return np.linalg.solve(lower.T, q), q.T @ seen
+    size = len(w) // groups
+    lower = np.eye(size) if weighing is None else weighing.lower
+    found = []
+    for g in range(groups):
+        seen = lower.T @ w[_rows(g, size)]
+        values, vectors = np.linalg.eigh(metric.times(seen) @ seen.T)
+        rank = max(1, int(np.sum(values > EXHAUSTED * values[-1])))
+        found.append((vectors[:, ::-1], seen, rank))
+    count = min(terms, size, w.shape[1], max(rank for _, _, rank in found))
+    u = np.concatenate([np.linalg.solve(lower.T, q[:, :count]) for q, _, _ in found])
+    v = np.stack([q[:, :count].T @ seen for q, seen, _ in found], axis=1)
+    return u, v.reshape(count * groups, -1)
 
 
 def _greedy(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from modelflex.core.fixed import Array
 from modelflex.core.input_metric import InputMetric
 from modelflex.core.refinement import SCHEMES, Factors, decompose, operations, refit
+from modelflex.core.refinement_orders import bit_planes, column_tiles, largest_rows, row_tiles
 from modelflex.errors import UserError
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -304,3 +305,41 @@ def test_bad_numbers_are_refused() -> None:
         InputMetric.of(np.zeros((0, 3)))
     with pytest.raises(UserError, match="damping"):
         InputMetric.of(np.ones((2, 3)), share=0.0)
+
+
+@given(SEEDS, SIZES)
+@settings(deadline=None)
+def test_orders_end_at_the_matrix(seed: int, sizes: tuple[int, int, int]) -> None:
+    size, groups, columns = sizes
+    w, _, _ = case(seed, size * groups, columns)
+    for order in (row_tiles(w, groups), column_tiles(w), largest_rows(w, columns)):
+        assert not order.matrix(0).any()
+        assert order.operations(0) == 0
+        assert np.array_equal(order.matrix(order.count), w)
+        assert order.operations(order.count) == 2 * w.size
+    for bits in (2, 8, 16):
+        planes = bit_planes(w, bits)
+        peak = np.abs(w).max(axis=1, keepdims=True)
+        assert np.all(
+            np.abs(planes.matrix(planes.count) - w) <= peak / (2 ** (bits - 1) - 1) * 0.501
+        )
+
+
+def test_orders_by_hand() -> None:
+    w = np.array([[1.0, -2.0, 3.0], [40.0, 50.0, -60.0], [0.0, 7.0, 0.0], [8.0, 0.0, 9.0]])
+    assert row_tiles(w, 2).matrix(1).tolist() == [[1, -2, 3], [0, 0, 0], [0, 7, 0], [0, 0, 0]]
+    assert column_tiles(w).matrix(1)[:, 0].tolist() == [1, 40, 0, 8]
+    sparse = largest_rows(w, 2)
+    assert sparse.matrix(2).tolist() == [[0, 0, 0], [0, 50, -60], [0, 0, 0], [8, 0, 9]]
+    assert sparse.operations(2) == 8
+    planes = bit_planes(np.array([[7.0, -5.0, 1.0, 0.0]]), 4)
+    assert planes.matrix(1).tolist() == [[5.5, -5.5, 0, 0]]
+    assert planes.matrix(2).tolist() == [[6.5, -4.5, 0, 0]]
+    assert planes.matrix(3).tolist() == [[7, -5, 1, 0]]
+    assert planes.operations(3) == 6 + 6
+    with pytest.raises(UserError, match="4 rows in 3 groups"):
+        row_tiles(w, 3)
+    with pytest.raises(UserError, match="keeps 4 of 3"):
+        largest_rows(w, 4)
+    with pytest.raises(UserError, match="bit planes of 1"):
+        bit_planes(w, 1)
