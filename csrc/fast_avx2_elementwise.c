@@ -288,15 +288,22 @@ MF_INLINE __m256i eight_fx(__m256 x) {
     return _mm256_xor_si256(_mm256_cvtps_epi32(v), _mm256_castps_si256(beyond));
 }
 
-static void enter_f32(const float *x, size_t n, int32_t *fx) {
+/* x - x is 0 for finite numbers, else NaN. */
+static int enter_f32(const float *x, size_t n, int32_t *fx) {
+    __m256 none = _mm256_setzero_ps();
     size_t i = 0;
     for (; i + 8 <= n; i += 8) {
-        keep(fx + i, eight_fx(_mm256_loadu_ps(x + i)));
+        const __m256 v = _mm256_loadu_ps(x + i);
+        none = _mm256_or_ps(none, _mm256_sub_ps(v, v));
+        keep(fx + i, eight_fx(v));
     }
     if (i < n) { /* masked stores are many times slower than whole ones */
         const __m256i lanes = first_lanes(n - i);
-        _mm256_maskstore_epi32(fx + i, lanes, eight_fx(_mm256_maskload_ps(x + i, lanes)));
+        const __m256 v = _mm256_maskload_ps(x + i, lanes);
+        none = _mm256_or_ps(none, _mm256_sub_ps(v, v));
+        _mm256_maskstore_epi32(fx + i, lanes, eight_fx(v));
     }
+    return _mm256_movemask_ps(_mm256_cmp_ps(none, none, _CMP_UNORD_Q)) == 0;
 }
 
 const mf_elementwise mf_avx2_elementwise = {

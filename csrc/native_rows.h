@@ -21,36 +21,45 @@ inline uint8_t *row_of(const mf_place &place, uint8_t *memory, size_t row) {
     return memory + place.offset + row * place.stride;
 }
 
-// Elements first ... first + n - 1 of x as fx.
-inline void enter_fx(const Plan &plan, const void *x, size_t first, size_t n, bool wide, int32_t *fx) {
+// Elements first ... first + n - 1 of x as fx. Whether they are finite.
+inline bool enter_fx(const Plan &plan, const void *x, size_t first, size_t n, bool wide, int32_t *fx) {
     const auto *narrow_x = static_cast<const float *>(x) + first;
     const auto *wide_x = static_cast<const double *>(x) + first;
-    const auto fast = plan.weights->kernels->enter_f32;
-    wide ? mf_enter_fx_f64(wide_x, n, fx) : (fast ? fast : mf_enter_fx_f32)(narrow_x, n, fx);
+    if (wide) {
+        mf_enter_fx_f64(wide_x, n, fx);
+        return mf_finite_f64(wide_x, n);
+    }
+    if (const auto fast = plan.weights->kernels->enter_f32) {
+        return fast(narrow_x, n, fx);
+    }
+    mf_enter_fx_f32(narrow_x, n, fx);
+    return mf_finite_f32(narrow_x, n);
 }
 
-// x, float32 or (wide) float64, finite, into a row of a plan's memory.
-inline void enter(const Plan &plan, uint8_t *memory, size_t row, const void *x, bool wide) {
+// x, float32 or (wide) float64, into a row of a plan's memory. Whether it is finite; x of plans of floats must be.
+inline bool enter(const Plan &plan, uint8_t *memory, size_t row, const void *x, bool wide) {
     const size_t size = plan.x.size;
     uint8_t *to = row_of(plan.x.place, memory, row);
+    bool finite = true;
     if (!plan.integer && wide) {
         mf_enter_f32_f64(static_cast<const double *>(x), size, reinterpret_cast<float *>(to));
     } else if (!plan.integer) {
         std::memcpy(to, x, size * sizeof(float));
     } else if (plan.entering.empty()) {
-        enter_fx(plan, x, 0, size, wide, reinterpret_cast<int32_t *>(to));
+        finite = enter_fx(plan, x, 0, size, wide, reinterpret_cast<int32_t *>(to));
     } else {
         int32_t fx[512]; // a piece, that it stays in the first cache
         constexpr size_t most = sizeof fx / sizeof *fx;
         for (size_t first = 0; first < size; first += most) {
             const size_t n = size - first < most ? size - first : most;
-            enter_fx(plan, x, first, n, wide, fx);
+            finite &= enter_fx(plan, x, first, n, wide, fx);
             for (const mf_call &c : plan.entering) {
                 auto *codes = reinterpret_cast<int16_t *>(row_of(c.out[0], memory, row));
                 plan.weights->kernels->quantize(fx, n, c.mu, c.shift, c.bits, codes + first);
             }
         }
     }
+    return finite;
 }
 
 inline void leave(const Plan &plan, const uint8_t *from, void *y, size_t n, bool wide) {

@@ -63,8 +63,8 @@ typedef struct {
     void (*mul_f32)(const float *a, const float *b, size_t n, float *out);
     void (*sigmoid_f32)(const float *x, size_t n, float *out);
     void (*tanh_f32)(const float *x, size_t n, float *out);
-    /* mf_enter_fx_f32 of plan.h; NULL: that one. */
-    void (*enter_f32)(const float *x, size_t n, int32_t *fx);
+    /* mf_enter_fx_f32 of plan.h, and whether all x are finite; NULL: those of plan.h. */
+    int (*enter_f32)(const float *x, size_t n, int32_t *fx);
     mf_lstm_kernel *lstm;
     mf_gru_kernel *gru;
 } mf_elementwise;

@@ -32,9 +32,7 @@ class Stream {
         require(step_->proof.limits == chunk_->proof.limits, "both plans must keep to one state");
         memory_ = Memory(step_->memory_bytes);
         scratch_ = Memory(step_->weights->scratch_bytes());
-        if (!step_->integer) {
-            before_ = Memory(step_->state_bytes);
-        }
+        before_ = Memory(step_->state_bytes);
         reset();
     }
 
@@ -44,7 +42,7 @@ class Stream {
         if (x.ndim() != 1 || x.shape(0) != plan.x.size) {
             wrong_shape("x", x, "[" + std::to_string(plan.x.size) + "]");
         }
-        check_finite(plan, x, plan.x.size);
+        check_floats(plan, x, plan.x.size);
         nb::object result = given_out.is_none() ? new_array(0, plan.y.size, false, x.wide())
                                                 : nb::borrow(given_out);
         const Reals out(result.ptr(), "out", true);
@@ -52,12 +50,18 @@ class Stream {
             wrong_shape("out", out, "[" + std::to_string(plan.y.size) + "] of the type of x");
         }
         const Busy busy(busy_);
-        keep_state();
+        if (!plan.integer) {
+            keep_state();
+        }
+        bool finite;
         if (plan.macs >= kLongMacs) {
             nb::gil_scoped_release unlocked;
-            advance(x, out);
+            finite = advance(x, out);
         } else {
-            advance(x, out);
+            finite = advance(x, out);
+        }
+        if (!finite) {
+            refuse();
         }
         check_results(out, 1);
         return result;
@@ -70,7 +74,7 @@ class Stream {
             wrong_shape("x", x, "[T, " + std::to_string(plan.x.size) + "], T of at least 1");
         }
         const size_t steps = x.shape(0);
-        check_finite(plan, x, steps * plan.x.size);
+        check_floats(plan, x, steps * plan.x.size);
         nb::object result = given_out.is_none()
                                 ? new_array(steps, plan.y.size, plan.per_step, x.wide())
                                 : nb::borrow(given_out);
@@ -87,9 +91,14 @@ class Stream {
         const Busy busy(busy_);
         widen();
         keep_state();
+        bool finite;
         {
             nb::gil_scoped_release unlocked;
-            run_chunks(x, out, steps);
+            finite = run_chunks(x, out, steps);
+        }
+        if (!finite) {
+            std::memcpy(memory_.data(), before_.data(), step_->state_bytes);
+            refuse();
         }
         check_results(out, plan.per_step ? steps : 1);
         return result;
@@ -139,9 +148,14 @@ class Stream {
                                     expected);
     }
 
-    static void check_finite(const Plan &plan, const Reals &x, size_t n) {
-        if (!x.is_finite(n)) {
-            throw std::invalid_argument("x holds NaN or infinity; expected finite numbers");
+    [[noreturn]] static void refuse() {
+        throw std::invalid_argument("x holds NaN or infinity; expected finite numbers");
+    }
+
+    // Integers are checked as they come in.
+    static void check_floats(const Plan &plan, const Reals &x, size_t n) {
+        if (!plan.integer && !x.is_finite(n)) {
+            refuse();
         }
         if (!plan.integer && x.wide() &&
             !is_within_float(static_cast<const double *>(x.data()), n)) {
@@ -170,12 +184,8 @@ class Stream {
         }
     }
 
-    // Floats may overflow, integers saturate.
-    void keep_state() {
-        if (!step_->integer) {
-            std::memcpy(before_.data(), memory_.data(), step_->state_bytes);
-        }
-    }
+    // Inputs may turn out not to be finite; floats may overflow, integers saturate.
+    void keep_state() { std::memcpy(before_.data(), memory_.data(), step_->state_bytes); }
 
     void check_results(const Reals &out, size_t rows) {
         const size_t size = step_->y.size;
@@ -193,17 +203,22 @@ class Stream {
             "; expected finite numbers: repair the trained weights or standardise the data");
     }
 
-    void advance(const Reals &x, const Reals &out) {
+    // Whether x is finite; else nothing is done.
+    bool advance(const Reals &x, const Reals &out) {
         const Plan &plan = *step_;
         const mf_run run = {memory_.data(), scratch_.data(), nullptr, nullptr};
-        enter(plan, run.memory, 0, x.data(), x.wide());
+        if (!enter(plan, run.memory, 0, x.data(), x.wide())) {
+            return false;
+        }
         for (const mf_stage &stage : plan.stages) {
             mf_run_stage(&stage, &run, 0, 1);
         }
         leave(plan, row_of(plan.y.place, run.memory, 0), out.data(), plan.y.size, out.wide());
+        return true;
     }
 
-    void run_chunks(const Reals &x, const Reals &out, size_t steps) {
+    // Whether x is finite; else the state is lost.
+    bool run_chunks(const Reals &x, const Reals &out, size_t steps) {
         const Plan &plan = *chunk_;
         const mf_run run = {memory_.data(), scratch_.data(), nullptr, nullptr};
         const size_t item = x.wide() ? sizeof(double) : sizeof(float);
@@ -212,7 +227,9 @@ class Stream {
         for (size_t t = 0; t < steps; t += plan.rows) {
             const size_t rows = std::min<size_t>(plan.rows, steps - t);
             for (size_t i = 0; i < rows; i++, from += plan.x.size * item) {
-                enter(plan, run.memory, i, from, x.wide());
+                if (!enter(plan, run.memory, i, from, x.wide())) {
+                    return false;
+                }
             }
             for (const mf_stage &stage : plan.stages) {
                 if (!stage.once) {
@@ -228,10 +245,11 @@ class Stream {
                 }
             }
         }
+        return true;
     }
 
     std::shared_ptr<Plan> step_, chunk_;
-    Memory memory_, scratch_, before_; // before_: the state before a call, of floats
+    Memory memory_, scratch_, before_; // before_: the state before a call
     bool wide_ = false; // memory_ has room for chunks
     std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
 };

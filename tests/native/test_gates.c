@@ -155,7 +155,12 @@ static void test_enter(const mf_elementwise *fast, size_t n) {
             x[i] = (next_random() % 2 ? 32768.0f : -32768.0f) + (float)below(4) / 256.0f;
         }
     }
-    fast->enter_f32(x, n, found);
+    if (next_random() % 2) {
+        static const float others[] = {NAN, INFINITY, -INFINITY};
+        x[next_random() % n] = others[next_random() % 3];
+    }
+    checks++;
+    failures += fast->enter_f32(x, n, found) != mf_finite_f32(x, n);
     mf_enter_fx_f32(x, n, expected);
     check_equal("entering numbers", found, expected, n);
     free(x);

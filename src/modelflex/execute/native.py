@@ -180,7 +180,7 @@ class Runtime:
     Both raise ValueError for arrays of another shape, type, byte order or layout and for inputs or
     results that are not finite (results of integer programs always are: they saturate), and RuntimeError
     where another thread is running the stream; the state is as before, `out` may have been written to. For
-    this, streams of floats copy the state before each call and check every result.
+    this, `run` copies the state first, and streams of floats also for each step, and check every result.
 
     `run` releases the interpreter's lock. `step` does so from 65,536 multiplications on: in smaller steps,
     which take microseconds, handing the lock over costs more than threads gain. Threads that make small

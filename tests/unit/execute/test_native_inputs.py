@@ -49,3 +49,13 @@ def test_long_inputs(cell: str) -> None:
     runtime.reset()
     np.testing.assert_array_equal([runtime.step(row) for row in x], narrow)
     np.testing.assert_array_equal(execute(program, data).outputs, wanted)
+    before = runtime.state["layer"]
+    for row, number in ((40, np.nan), (0, np.inf), (20, -np.inf)):
+        for spoilt in (x.copy(), x.astype(float)):
+            spoilt[row, 1099 if row else 7] = number
+            with pytest.raises(ValueError, match="x holds NaN"):
+                runtime.run(spoilt)
+            with pytest.raises(ValueError, match="x holds NaN"):
+                runtime.step(spoilt[row])
+            for slot, value in runtime.state["layer"].items():
+                np.testing.assert_array_equal(value, before[slot])
