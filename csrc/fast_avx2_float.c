@@ -1,45 +1,109 @@
-/* Products of float32 weights on AVX2 with FMA: tiles of 8 rows, up to 8 of them together. */
+/* Products of float32 weights on AVX2 with FMA: tiles of 8 rows, up to 8 of them together, or 4 by 3 steps. */
 #include "fast_avx2.h"
 
 #ifdef __AVX2__
 
-MF_INLINE void panel(const float *w, uint32_t inputs, const float *x, const float *bias, float *y,
-                     size_t rows, int tiles) {
-    __m256 sum[MF_PANEL_F32];
-#pragma GCC unroll 8
-    for (int t = 0; t < tiles; t++) {
-        sum[t] = _mm256_setzero_ps();
-    }
-    for (uint32_t j = 0; j < inputs; j++, w += tiles * MF_TILE_F32) {
-        const __m256 v = _mm256_broadcast_ss(x + j);
-#pragma GCC unroll 8
-        for (int t = 0; t < tiles; t++) {
-            sum[t] = _mm256_fmadd_ps(_mm256_loadu_ps(w + t * MF_TILE_F32), v, sum[t]);
+/* Columns of some tiles of a panel, and where their sums go. */
+typedef struct {
+    const float *w;
+    size_t width;      /* floats from column to column */
+    uint32_t columns;
+    int begins;        /* sums begin with 0, else with what is in y */
+    const float *bias; /* added in the end; or NULL */
+    size_t rows;
+} piece;
+
+/* `tiles` tiles for `steps` steps, both constants. Sums are the same whatever the pieces and steps. */
+MF_INLINE void multiply(piece p, const float *x, size_t x_stride, float *y, size_t y_stride, int tiles,
+                        int steps) {
+    __m256 sum[12];
+    MF_UNROLL
+    for (int i = 0; i < tiles * steps; i++) {
+        const size_t row = (size_t)(i / steps) * MF_TILE_F32, left = p.rows - row;
+        const float *from = y + (size_t)(i % steps) * y_stride + row;
+        sum[i] = _mm256_setzero_ps();
+        if (!p.begins) {
+            sum[i] = left < MF_TILE_F32 ? _mm256_maskload_ps(from, first_lanes(left)) : _mm256_loadu_ps(from);
         }
     }
-#pragma GCC unroll 8
-    for (int t = 0; t < tiles; t++) {
-        const size_t row = (size_t)t * MF_TILE_F32;
-        if (rows - row >= MF_TILE_F32) { /* masked stores are many times slower */
-            const __m256 v = bias ? _mm256_add_ps(sum[t], _mm256_loadu_ps(bias + row)) : sum[t];
-            _mm256_storeu_ps(y + row, v);
+    for (uint32_t j = 0; j < p.columns; j++, p.w += p.width) {
+        __m256 v[3];
+        MF_UNROLL
+        for (int s = 0; s < steps; s++) {
+            v[s] = _mm256_broadcast_ss(x + (size_t)s * x_stride + j);
+        }
+        MF_UNROLL
+        for (int t = 0; t < tiles; t++) {
+            const __m256 w = _mm256_loadu_ps(p.w + t * MF_TILE_F32);
+            MF_UNROLL
+            for (int s = 0; s < steps; s++) {
+                sum[t * steps + s] = _mm256_fmadd_ps(w, v[s], sum[t * steps + s]);
+            }
+        }
+    }
+    MF_UNROLL
+    for (int i = 0; i < tiles * steps; i++) {
+        const size_t row = (size_t)(i / steps) * MF_TILE_F32, left = p.rows - row;
+        float *to = y + (size_t)(i % steps) * y_stride + row;
+        if (left >= MF_TILE_F32) { /* masked stores are many times slower */
+            _mm256_storeu_ps(to, p.bias ? _mm256_add_ps(sum[i], _mm256_loadu_ps(p.bias + row)) : sum[i]);
             continue;
         }
-        const __m256i keep = first_lanes(rows - row);
-        if (bias) {
-            sum[t] = _mm256_add_ps(sum[t], _mm256_maskload_ps(bias + row, keep));
+        const __m256i keep = first_lanes(left);
+        if (p.bias) {
+            sum[i] = _mm256_add_ps(sum[i], _mm256_maskload_ps(p.bias + row, keep));
         }
-        _mm256_maskstore_ps(y + row, keep, sum[t]);
+        _mm256_maskstore_ps(to, keep, sum[i]);
     }
 }
 
-/* One panel of all steps, so that its weights come from a near cache for all but the first. */
-MF_INLINE void steps_of(const float *w, uint32_t inputs, const float *x, size_t x_stride,
-                        size_t steps, const float *bias, float *y, size_t y_stride, size_t rows,
-                        int tiles) {
-    for (size_t s = 0; s < steps; s++) {
-        panel(w, inputs, x + s * x_stride, bias, y + s * y_stride, rows, tiles);
+/* All steps of up to four tiles, three at a time. */
+MF_INLINE void multiply_steps(piece p, const float *x, size_t x_stride, size_t steps, float *y,
+                              size_t y_stride, int tiles) {
+    size_t s = 0;
+    for (; s + 3 <= steps; s += 3) {
+        multiply(p, x + s * x_stride, x_stride, y + s * y_stride, y_stride, tiles, 3);
     }
+    if (steps - s == 2) {
+        multiply(p, x + s * x_stride, x_stride, y + s * y_stride, y_stride, tiles, 2);
+    } else if (steps > s) {
+        multiply(p, x + s * x_stride, x_stride, y + s * y_stride, y_stride, tiles, 1);
+    }
+}
+
+#define MF_TILES(n, f, ...)                                                                        \
+    case n:                                                                                        \
+        f(__VA_ARGS__, n);                                                                         \
+        break;
+
+/* Several steps of a panel, whose columns take turns: those of a block stay in the first cache for all steps. */
+static void multiply_panel(piece whole, const float *x, size_t x_stride, size_t steps, float *y,
+                           size_t y_stride) {
+    enum { BLOCK = 64, TILES = 4 };
+    const size_t height = (size_t)TILES * MF_TILE_F32;
+    for (uint32_t first = 0; first < whole.columns; first += BLOCK) {
+        const uint32_t left = whole.columns - first;
+        for (size_t row = 0; row < whole.rows; row += height) {
+            piece p = whole;
+            p.w += first * whole.width + row;
+            p.columns = left < BLOCK ? left : BLOCK;
+            p.begins = first == 0;
+            p.bias = left > BLOCK || !whole.bias ? NULL : whole.bias + row;
+            p.rows = whole.rows - row < height ? whole.rows - row : height;
+            switch ((p.rows + MF_TILE_F32 - 1) / MF_TILE_F32) {
+                MF_TILES(1, multiply_steps, p, x + first, x_stride, steps, y + row, y_stride)
+                MF_TILES(2, multiply_steps, p, x + first, x_stride, steps, y + row, y_stride)
+                MF_TILES(3, multiply_steps, p, x + first, x_stride, steps, y + row, y_stride)
+                MF_TILES(4, multiply_steps, p, x + first, x_stride, steps, y + row, y_stride)
+            default:
+                break;
+            }
+        }
+    }
+}
+
+MF_INLINE void multiply_once(piece p, const float *x, float *y, int tiles) {
+    multiply(p, x, 0, y, 0, tiles, 1);
 }
 
 void mf_avx2_linear_f32(const float *tiles, uint32_t out, uint32_t inputs, const float *x,
@@ -48,24 +112,24 @@ void mf_avx2_linear_f32(const float *tiles, uint32_t out, uint32_t inputs, const
     const size_t height = MF_TILE_F32 * MF_PANEL_F32;
     for (size_t row = 0; row < out; row += height) {
         const size_t rows = out - row < height ? out - row : height;
-        const float *w = tiles + row * inputs, *b = bias ? bias + row : NULL;
-#define PANEL(n)                                                                                   \
-    case n:                                                                                        \
-        steps_of(w, inputs, x, x_stride, steps, b, y + row, y_stride, rows, n);                    \
-        break;
-        switch ((rows + MF_TILE_F32 - 1) / MF_TILE_F32) {
-            PANEL(1)
-            PANEL(2)
-            PANEL(3)
-            PANEL(4)
-            PANEL(5)
-            PANEL(6)
-            PANEL(7)
-            PANEL(8)
+        const size_t wide = mf_round_up(rows, MF_TILE_F32);
+        const piece p = {tiles + row * inputs, wide, inputs, 1, bias ? bias + row : NULL, rows};
+        if (steps > 1) {
+            multiply_panel(p, x, x_stride, steps, y + row, y_stride);
+            continue;
+        }
+        switch (wide / MF_TILE_F32) {
+            MF_TILES(1, multiply_once, p, x, y + row)
+            MF_TILES(2, multiply_once, p, x, y + row)
+            MF_TILES(3, multiply_once, p, x, y + row)
+            MF_TILES(4, multiply_once, p, x, y + row)
+            MF_TILES(5, multiply_once, p, x, y + row)
+            MF_TILES(6, multiply_once, p, x, y + row)
+            MF_TILES(7, multiply_once, p, x, y + row)
+            MF_TILES(8, multiply_once, p, x, y + row)
         default:
             break;
         }
-#undef PANEL
     }
 }
 
