@@ -119,6 +119,8 @@ const mf_instructions mf_avx2 = {
                  [MF_TABLE1] = {prepare_signed, table_1},
                  [MF_CIRCULANT] = {mf_avx2_prepare_circulant, mf_avx2_circulant}},
     .add_columns = mf_avx2_add_columns,
+    .find_active = mf_avx2_find_active,
+    .prepare_differences = mf_avx2_prepare_differences,
     .linear_f32 = mf_avx2_linear_f32,
     .elementwise = &mf_avx2_elementwise,
 };

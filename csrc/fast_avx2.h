@@ -27,6 +27,11 @@ MF_INLINE __m256i first_lanes(size_t n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n < 8 ? (int)n : 8), lane);
 }
 
+/* Eight numbers of which `left` are there, 0 behind them. */
+MF_INLINE __m256i eight_from(const int32_t *at, size_t left) {
+    return left < 8 ? _mm256_maskload_epi32(at, first_lanes(left)) : load(at);
+}
+
 MF_INLINE int32_t sum_of_four(__m128i v) {
     v = _mm_add_epi32(v, _mm_shuffle_epi32(v, 0x4E));
     v = _mm_add_epi32(v, _mm_shuffle_epi32(v, 0xB1));
@@ -52,7 +57,10 @@ void mf_avx2_affine_2(const mf_packed *p, const mf_steps *steps);
 void mf_avx2_affine_1(const mf_packed *p, const mf_steps *steps);
 int32_t mf_avx2_prepare_circulant(const mf_packed *p, const int16_t *x, uint8_t *prepared);
 void mf_avx2_circulant(const mf_packed *p, const mf_steps *steps);
-void mf_avx2_add_columns(const mf_packed *p, const mf_column_run *run, int32_t *total);
+void mf_avx2_add_columns(const mf_packed *p, const mf_columns *listed, int32_t *total);
+size_t mf_avx2_find_active(const int32_t *delta, size_t n, size_t most, uint64_t *active);
+size_t mf_avx2_prepare_differences(const mf_packed *p, const int32_t *delta, uint8_t *prepared,
+                                   int32_t *correction, uint32_t *limited);
 void mf_avx2_linear_f32(const float *tiles, uint32_t out, uint32_t inputs, const float *x,
                         size_t x_stride, size_t steps, const float *bias, float *y,
                         size_t y_stride);

@@ -72,6 +72,53 @@ int32_t mf_avx2_prepare_codes(const mf_packed *p, const int16_t *x, uint8_t *pre
     return sum_of_eight(negative);
 }
 
+/* Sixteen differences and their sizes. */
+typedef struct {
+    __m256i v, size;
+} differences;
+
+/* Of those that are left; `over`: all ones where those of a pair are limited, else as it was. */
+MF_INLINE differences limited_from(const int32_t *delta, size_t left, __m256i *over) {
+    const __m256i low = eight_from(delta, left), high = eight_from(delta + 8, left < 8 ? 0 : left - 8);
+    const __m256i some = _mm256_packs_epi32(low, high);
+    const __m256i v = _mm256_permute4x64_epi64(some, 0xD8), size = _mm256_abs_epi16(v);
+    const __m256i pair = _mm256_madd_epi16(size, _mm256_set1_epi16(1));
+    const __m256i large = _mm256_cmpgt_epi32(pair, _mm256_set1_epi32(MF_LARGEST_PAIR));
+    const __m256i least = _mm256_min_epi16(size, _mm256_set1_epi16(MF_LARGEST_SIZE));
+    const differences made = {v, _mm256_blendv_epi8(size, least, large)};
+    *over = _mm256_or_si256(*over, large);
+    return made;
+}
+
+size_t mf_avx2_prepare_differences(const mf_packed *p, const int32_t *delta, uint8_t *prepared,
+                                   int32_t *correction, uint32_t *limited) {
+    const size_t columns = p->columns, most = columns / COLUMNS_AN_ASIDE;
+    asides *held = asides_at(prepared, p->vectors);
+    __m256i negative = _mm256_setzero_si256();
+    size_t groups = 0;
+    held->count = 0;
+    held->alone = 0;
+    for (size_t j = 0; j < columns; j += MF_DIFFERENCES) {
+        const size_t left = columns - j;
+        __m256i over = _mm256_setzero_si256();
+        const differences a = limited_from(delta + j, left, &over);
+        const differences b = limited_from(delta + j + 16, left < 16 ? 0 : left - 16, &over);
+        const __m256i sizes = _mm256_packus_epi16(a.size, b.size);
+        const __m256i signs = _mm256_srai_epi16(a.v, 15), behind = _mm256_srai_epi16(b.v, 15);
+        const __m256i size = _mm256_permute4x64_epi64(sizes, 0xD8);
+        put_sizes(size, _mm256_permute4x64_epi64(_mm256_packs_epi16(signs, behind), 0xD8),
+                  prepared + 2 * j, &negative);
+        const __m256i large = too_large(size);
+        if (!_mm256_testz_si256(large, large)) {
+            set_aside(prepared, held, j / 4, most, (uint32_t)_mm256_movemask_epi8(large));
+        }
+        limited[groups] = (uint32_t)(j / MF_DIFFERENCES);
+        groups += !_mm256_testz_si256(over, over);
+    }
+    *correction = sum_of_eight(negative);
+    return groups;
+}
+
 /* The tile t of a vector of columns. */
 MF_INLINE const uint8_t *tile_at(mf_panels at, size_t vector, int t, int tiles) {
     const size_t wide = tiles < MF_PANEL_TILES ? (size_t)tiles : MF_PANEL_TILES;

@@ -266,6 +266,35 @@ static size_t encode_row(const int16_t *x, const int16_t *x_hat, size_t n, const
     return i;
 }
 
+/* The same for codes of at most WHOLE16 bits, whose changes and sums fit 16. */
+enum { WHOLE16 = 14 };
+
+static size_t encode_row_16(const int16_t *x, const int16_t *x_hat, size_t n, const int32_t *theta,
+                            int overshoot, int bits, int32_t *delta, uint8_t *mask, int16_t *sent) {
+    const __m256i one = _mm256_set1_epi16(1), by = _mm256_set1_epi16((short)(overshoot << 8));
+    const __m256i high = _mm256_set1_epi16((short)((1 << (bits - 1)) - 1));
+    const __m256i low = _mm256_set1_epi16((short)-(1 << (bits - 1)));
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        const __m256i now = load(x + i), old = load(x_hat + i);
+        const __m256i both = _mm256_packs_epi32(load(theta + i), load(theta + i + 8));
+        const __m256i least = _mm256_permute4x64_epi64(both, 0xD8);
+        const __m256i change = _mm256_sub_epi16(now, old), size = _mm256_abs_epi16(change);
+        const __m256i stays = _mm256_cmpgt_epi16(_mm256_max_epi16(least, one), size);
+        const __m256i more = _mm256_mulhi_epu16(_mm256_min_epi16(size, least), by);
+        const __m256i aim = _mm256_add_epi16(now, _mm256_sign_epi16(more, change));
+        const __m256i code = _mm256_min_epi16(_mm256_max_epi16(aim, low), high);
+        const __m256i next = _mm256_blendv_epi8(code, old, stays);
+        const __m256i found = _mm256_sub_epi16(next, old), moved = _mm256_andnot_si256(stays, one);
+        keep(delta + i, _mm256_cvtepi16_epi32(_mm256_castsi256_si128(found)));
+        keep(delta + i + 8, _mm256_cvtepi16_epi32(_mm256_extracti128_si256(found, 1)));
+        keep(sent + i, next);
+        _mm_storeu_si128((__m128i *)(mask + i), _mm_packs_epi16(_mm256_castsi256_si128(moved),
+                                                              _mm256_extracti128_si256(moved, 1)));
+    }
+    return i;
+}
+
 static void delta_encode(const int16_t *x, const int16_t *x_hat, size_t rows, size_t columns,
                          size_t block, const int32_t *theta, int overshoot, int bits,
                          int32_t *delta, uint8_t *mask, int16_t *sent) {
@@ -274,10 +303,18 @@ static void delta_encode(const int16_t *x, const int16_t *x_hat, size_t rows, si
         return;
     }
     for (size_t r = 0, at = 0; r < rows; r++, at += columns) {
-        const size_t i = encode_row(x + at, x_hat + at, columns, theta, overshoot, bits, delta + at,
-                                    mask + at, sent + at);
-        mf_delta_encode(x + at + i, x_hat + at + i, 1, columns - i, 1, theta + i, overshoot, bits,
-                        delta + at + i, mask + at + i, sent + at + i);
+        size_t i = 0;
+        if (bits <= WHOLE16) {
+            i = encode_row_16(x + at, x_hat + at, columns, theta, overshoot, bits, delta + at, mask + at,
+                              sent + at);
+        } else {
+            i = encode_row(x + at, x_hat + at, columns, theta, overshoot, bits, delta + at, mask + at,
+                           sent + at);
+        }
+        if (i < columns) {
+            mf_delta_encode(x + at + i, x_hat + at + i, 1, columns - i, 1, theta + i, overshoot, bits,
+                            delta + at + i, mask + at + i, sent + at + i);
+        }
     }
 }
 

@@ -35,15 +35,20 @@ MF_INLINE __m256i bytes_from(const int16_t *x, size_t left) {
     return _mm256_setr_m128i(_mm_packs_epi16(a, b), _mm_packs_epi16(c, d));
 }
 
-/* For every four of 32 signed bytes: the bytes |x|, then the bytes s, -1 where x < 0, else 0. Returns all |x|, and adds
- * those where x < 0 to the sum. */
-MF_INLINE __m256i put_signed(__m256i x, uint8_t *to, __m256i *negative) {
-    const __m256i zero = _mm256_setzero_si256();
-    const __m256i sign = _mm256_cmpgt_epi8(zero, x), size = _mm256_abs_epi8(x);
+/* For every four of 32 numbers: the bytes |x|, then the bytes s, -1 where x < 0, else 0. Adds |x| where x < 0 to the
+ * sum. */
+MF_INLINE void put_sizes(__m256i size, __m256i sign, uint8_t *to, __m256i *negative) {
     const __m256i a = _mm256_unpacklo_epi32(size, sign), b = _mm256_unpackhi_epi32(size, sign);
+    const __m256i below = _mm256_and_si256(size, sign);
     _mm256_storeu_si256((__m256i *)to, _mm256_permute2x128_si256(a, b, 0x20));
     _mm256_storeu_si256((__m256i *)(to + 32), _mm256_permute2x128_si256(a, b, 0x31));
-    *negative = _mm256_add_epi64(*negative, _mm256_sad_epu8(_mm256_and_si256(size, sign), zero));
+    *negative = _mm256_add_epi64(*negative, _mm256_sad_epu8(below, _mm256_setzero_si256()));
+}
+
+/* The same of signed bytes; returns all |x|. */
+MF_INLINE __m256i put_signed(__m256i x, uint8_t *to, __m256i *negative) {
+    const __m256i size = _mm256_abs_epi8(x);
+    put_sizes(size, _mm256_cmpgt_epi8(_mm256_setzero_si256(), x), to, negative);
     return size;
 }
 

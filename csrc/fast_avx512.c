@@ -203,6 +203,7 @@ const mf_instructions mf_avx512vnni = {
                  [MF_TABLE1] = {prepare_table, table_1},
                  [MF_CIRCULANT] = {mf_avx2_prepare_circulant, mf_avx2_circulant}},
     .add_columns = mf_avx2_add_columns,
+    .find_active = mf_avx2_find_active,
     .linear_f32 = mf_avx512_linear_f32,
     .elementwise = &mf_avx2_elementwise,
 };

@@ -214,6 +214,7 @@ const mf_instructions mf_neon = {
                  [MF_TABLE1] = {prepare_8, table_1},
                  [MF_ROTATED] = {mf_neon_prepare_circulant, mf_neon_circulant}},
     .add_columns = mf_neon_add_columns,
+    .find_active = mf_neon_find_active,
     .linear_f32 = mf_neon_linear_f32,
     .elementwise = &mf_neon_elementwise,
 };

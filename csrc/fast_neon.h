@@ -41,7 +41,8 @@ MF_INLINE void mf_neon_store(const mf_packed *p, const mf_steps *steps, size_t s
     }
 }
 
-void mf_neon_add_columns(const mf_packed *p, const mf_column_run *run, int32_t *total);
+void mf_neon_add_columns(const mf_packed *p, const mf_columns *listed, int32_t *total);
+size_t mf_neon_find_active(const int32_t *delta, size_t n, size_t most, uint64_t *active);
 int32_t mf_neon_prepare_circulant(const mf_packed *p, const int16_t *x, uint8_t *prepared);
 void mf_neon_circulant(const mf_packed *p, const mf_steps *steps);
 void mf_neon_linear_f32(const float *tiles, uint32_t out, uint32_t inputs, const float *x,

@@ -1,68 +1,78 @@
-/* Columns of a few active inputs on NEON, 64 rows at a time, added to a vector of totals. */
+/* Columns of active inputs on NEON, and the search for them. Four columns at a time: their bytes side by side are what
+ * a dot product takes. Totals of 32 rows stay in registers for all that is listed. */
 #include "fast_neon.h"
 
 #ifdef __ARM_FEATURE_DOTPROD
 
-/* The difference of a run's column i, signed again. */
-MF_INLINE int8x8_t difference(const mf_column_run *run, int i) {
-    const int32_t size = (int32_t)(run->magnitude[i / 2] >> (8 * (i % 2)) & 255);
-    const int negative = (run->sign[i / 2] >> (8 * (i % 2)) & 1) != 0;
-    return vdup_n_s8((int8_t)(negative ? -size : size));
-}
+enum { ROWS = 32 };
 
-MF_INLINE void add_chunk(const int8_t *base, size_t stride, const mf_column_run *run, int columns,
-                         int32_t *total) {
-    int16x8_t sum[MF_COLUMN_CHUNK / 8]; /* see MF_RUN_PAIRS for the range */
-    MF_UNROLL
-    for (int i = 0; i < MF_COLUMN_CHUNK / 8; i++) {
-        sum[i] = vdupq_n_s16(0);
-    }
-    MF_UNROLL
-    for (int k = 0; k < columns; k++) {
-        const int8_t *column = base + run->column[k] * stride;
-        const int8x8_t by = difference(run, k);
+MF_INLINE int8x16_t as_bytes(int16x8_t v) { return vreinterpretq_s8_s16(v); }
+
+MF_INLINE int16x8_t as_pairs(int8x16_t v) { return vreinterpretq_s16_s8(v); }
+
+/* Listed columns of one sign. */
+MF_INLINE void add_quads(const mf_columns *listed, int negative, size_t row, int32x4_t *total) {
+    const int8_t *const *column = listed->column[negative];
+    for (size_t k = 0; k < listed->count[negative]; k += 4) {
+        int32_t four;
+        memcpy(&four, listed->size[negative] + k, sizeof four);
+        const int8x16_t size = vreinterpretq_s8_s32(vdupq_n_s32(four));
+        const int8x16_t by = negative ? vnegq_s8(size) : size;
         MF_UNROLL
-        for (int i = 0; i < MF_COLUMN_CHUNK / 16; i++) {
-            const int8x16_t codes = vld1q_s8(column + 16 * i);
-            sum[2 * i] = vmlal_s8(sum[2 * i], vget_low_s8(codes), by);
-            sum[2 * i + 1] = vmlal_s8(sum[2 * i + 1], vget_high_s8(codes), by);
+        for (int i = 0; i < ROWS / 16; i++) {
+            const size_t at = row + 16 * (size_t)i;
+            const int8x16_t a = vld1q_s8(column[k] + at), b = vld1q_s8(column[k + 1] + at);
+            const int8x16_t c = vld1q_s8(column[k + 2] + at), d = vld1q_s8(column[k + 3] + at);
+            const int16x8_t ab = as_pairs(vzip1q_s8(a, b)), cd = as_pairs(vzip1q_s8(c, d));
+            const int16x8_t ef = as_pairs(vzip2q_s8(a, b)), gh = as_pairs(vzip2q_s8(c, d));
+            int32x4_t *to = total + 4 * i;
+            to[0] = vdotq_s32(to[0], as_bytes(vzip1q_s16(ab, cd)), by);
+            to[1] = vdotq_s32(to[1], as_bytes(vzip2q_s16(ab, cd)), by);
+            to[2] = vdotq_s32(to[2], as_bytes(vzip1q_s16(ef, gh)), by);
+            to[3] = vdotq_s32(to[3], as_bytes(vzip2q_s16(ef, gh)), by);
         }
     }
+}
+
+MF_INLINE void add_rows(const mf_columns *listed, size_t row, int32_t *to) {
+    int32x4_t total[ROWS / 4];
     MF_UNROLL
-    for (int i = 0; i < MF_COLUMN_CHUNK / 8; i++, total += 8) {
-        vst1q_s32(total, vaddw_s16(vld1q_s32(total), vget_low_s16(sum[i])));
-        vst1q_s32(total + 4, vaddw_s16(vld1q_s32(total + 4), vget_high_s16(sum[i])));
+    for (int i = 0; i < ROWS / 4; i++) {
+        total[i] = vld1q_s32(to + 4 * i);
+    }
+    add_quads(listed, 0, row, total);
+    add_quads(listed, 1, row, total);
+    MF_UNROLL
+    for (int i = 0; i < ROWS / 4; i++) {
+        vst1q_s32(to + 4 * i, total[i]);
     }
 }
 
-MF_INLINE void add_all(const mf_packed *p, const mf_column_run *run, int columns, int32_t *total) {
-    const int8_t *base = (const int8_t *)p + p->by_columns;
+void mf_neon_add_columns(const mf_packed *p, const mf_columns *listed, int32_t *total) {
     size_t row = 0;
-    for (; row + MF_COLUMN_CHUNK <= p->rows; row += MF_COLUMN_CHUNK) {
-        add_chunk(base + row, p->column_stride, run, columns, total + row);
+    for (; row + ROWS <= p->rows; row += ROWS) {
+        add_rows(listed, row, total + row);
     }
     if (row < p->rows) {
-        int32_t end[MF_COLUMN_CHUNK] = {0};
+        int32_t end[ROWS] = {0};
         memcpy(end, total + row, (p->rows - row) * sizeof *end);
-        add_chunk(base + row, p->column_stride, run, columns, end);
+        add_rows(listed, row, end);
         memcpy(total + row, end, (p->rows - row) * sizeof *end);
     }
 }
 
-void mf_neon_add_columns(const mf_packed *p, const mf_column_run *run, int32_t *total) {
-    switch (run->pairs) {
-    case 1:
-        add_all(p, run, 2, total);
-        break;
-    case 2:
-        add_all(p, run, 4, total);
-        break;
-    case 3:
-        add_all(p, run, 6, total);
-        break;
-    default:
-        add_all(p, run, 2 * MF_RUN_PAIRS, total);
+size_t mf_neon_find_active(const int32_t *delta, size_t n, size_t most, uint64_t *active) {
+    size_t found = 0;
+    for (size_t j = 0; j < n && found <= most; j += 64) {
+        const size_t left = n - j, count = left < 64 ? left : 64;
+        uint64_t bits = 0;
+        for (size_t i = 0; i < count; i++) {
+            bits |= (uint64_t)(delta[j + i] != 0) << i;
+        }
+        active[j / 64] = bits;
+        found += (size_t)__builtin_popcountll(bits);
     }
+    return found;
 }
 
 #endif

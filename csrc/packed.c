@@ -130,6 +130,7 @@ static mf_packed lay_out(const mf_matrix *m, int x_bits) {
         if (p.column_stride >= 512 && p.column_stride % (2 * MF_COLUMN_CHUNK) == 0) {
             p.column_stride += MF_COLUMN_CHUNK; /* an odd number: neighbours in all sets of a cache */
         }
+        p.few = mf_few_columns(p.rows, p.columns);
         end = p.by_columns + p.column_stride * m->inputs;
     }
     p.bytes = mf_round_up(end, MF_ALIGN);

@@ -4,16 +4,8 @@
 #include "packed.h"
 #include "packed_kernels.h"
 
-/* Differences of which columns are added one after another fit int8. */
-enum { LARGEST_PART = 127 };
-
-/* Adds columns one after another; a run is added when it is full. */
-typedef struct {
-    const mf_packed *p;
-    int32_t *total;
-    uint32_t entries, load;
-    mf_column_run run;
-} mf_runs;
+/* Chunks at the begin of a column that are fetched when it is listed. */
+enum { FETCHED = 2 };
 
 static int32_t clamp(int32_t v, int32_t low, int32_t high) {
     return v < low ? low : v > high ? high : v;
@@ -21,67 +13,80 @@ static int32_t clamp(int32_t v, int32_t low, int32_t high) {
 
 static uint32_t magnitude(int32_t v) { return (uint32_t)(v < 0 ? -v : v); }
 
-static void flush(mf_runs *runs) {
-    if (runs->entries) {
-        runs->run.pairs = (runs->entries + 1) / 2;
-        if (runs->entries % 2) {
-            runs->run.column[runs->entries] = runs->run.column[runs->entries - 1];
+/* The most columns that take no longer than the whole product. In eighths of what a row of one of the product's columns
+ * takes: for each active column COLUMN a row and OWN, for each column FIND, for each row ROW, and ALL (measured on
+ * AVX2). */
+size_t mf_few_columns(size_t rows, size_t columns) {
+    enum { COLUMN = 13, OWN = 1870, FIND = 280, ROW = 140, ALL = 28000 };
+    const size_t whole = 8 * rows * columns, fixed = FIND * columns + ROW * rows + ALL;
+    return whole < fixed ? 0 : (whole - fixed) / (COLUMN * rows + OWN);
+}
+
+/* Adds what is listed. */
+static void flush(const mf_packed *p, mf_columns *listed, int32_t *total) {
+    for (int k = 0; k < 2; k++) {
+        size_t n = listed->count[k];
+        for (; n % 4; n++) {
+            listed->column[k][n] = listed->column[k][n - 1];
+            listed->size[k][n] = 0;
         }
-        runs->p->isa->add_columns(runs->p, &runs->run, runs->total);
+        listed->count[k] = n;
     }
-    memset(&runs->run, 0, sizeof runs->run);
-    runs->entries = runs->load = 0;
+    p->isa->add_columns(p, listed, total);
+    listed->count[0] = listed->count[1] = 0;
 }
 
-static void add_column(mf_runs *runs, uint32_t column, int32_t delta) {
-    const uint32_t size = magnitude(delta), negative = delta < 0;
-    if (runs->entries == 2 * MF_RUN_PAIRS || (runs->entries && runs->load + size > 255)) {
-        flush(runs);
+/* Lists a difference that is not 0. */
+static inline void add_column(const mf_packed *p, mf_columns *listed, uint32_t j, int32_t delta,
+                              int32_t *total) {
+    const int8_t *column = (const int8_t *)p + p->by_columns + j * p->column_stride;
+    const size_t negative = delta < 0;
+    for (uint32_t i = 0; i < FETCHED; i++) {
+        __builtin_prefetch(column + i * MF_COLUMN_CHUNK);
     }
-    const uint32_t at = runs->entries++, by = at % 2 ? UINT32_C(0x01000100) : UINT32_C(0x00010001);
-    runs->load += size;
-    runs->run.column[at] = column;
-    runs->run.magnitude[at / 2] |= size * by;
-    runs->run.sign[at / 2] |= negative * 255 * by;
-    runs->run.correction += (int32_t)(negative * size);
-}
-
-static void add_columns(const mf_packed *p, const int32_t *delta, uint32_t *column,
-                        int32_t *total) {
-    mf_runs runs;
-    const uint32_t columns = p->columns;
-    uint32_t count = 0;
-    runs.p = p;
-    runs.total = total;
-    runs.entries = 0;
-    flush(&runs);
-    for (uint32_t j = 0; j < columns; j++) { /* no branch, for none would be foreseen */
-        column[count] = j;
-        count += delta[j] != 0;
-    }
-    for (uint32_t i = 0; i < count; i++) {
-        for (int32_t rest = delta[column[i]], part; rest; rest -= part) {
-            part = clamp(rest, -LARGEST_PART, LARGEST_PART);
-            add_column(&runs, column[i], part);
+    for (uint32_t rest = magnitude(delta), size; rest; rest -= size) {
+        const size_t plus = listed->count[0], minus = listed->count[1];
+        size = rest < MF_LARGEST_SIZE ? rest : MF_LARGEST_SIZE;
+        /* Both: a branch would not be foreseen. */
+        listed->column[0][plus] = listed->column[1][minus] = column;
+        listed->size[0][plus] = listed->size[1][minus] = (uint8_t)size;
+        listed->count[0] = plus + !negative;
+        listed->count[1] = minus + negative;
+        if (listed->count[negative] == MF_LISTED) {
+            flush(p, listed, total);
         }
     }
-    flush(&runs);
 }
 
-/* Whether adding columns one after another takes no longer than the whole product. In eighths of what a row of
- * one of its columns takes: COLUMN or RUN a row, and OWN whatever the number of rows (measured on AVX2). */
-static int few(const mf_packed *p, const int32_t *delta) {
-    enum { COLUMN = 12, RUN = 27, OWN = 3600 };
-    const uint32_t columns = p->columns;
-    const uint64_t rows = p->rows;
-    uint32_t entries = 0, load = 0;
-    for (uint32_t j = 0; j < columns; j++) {
-        entries += delta[j] != 0;
-        load += magnitude(delta[j]);
+static void add_active(const mf_packed *p, const int32_t *delta, const uint64_t *active, int32_t *total) {
+    mf_columns listed;
+    listed.count[0] = listed.count[1] = 0;
+    for (uint32_t first = 0; first < p->columns; first += 64) {
+        for (uint64_t bits = active[first / 64]; bits; bits &= bits - 1) {
+            const uint32_t j = first + (uint32_t)__builtin_ctzll(bits);
+            add_column(p, &listed, j, delta[j], total);
+        }
     }
-    const uint32_t full = entries / (2 * MF_RUN_PAIRS), loaded = load / 224;
-    const uint64_t runs = full > loaded ? full : loaded;
-    return entries * (COLUMN * rows + OWN) + RUN * runs * rows <= 8 * rows * columns;
+    flush(p, &listed, total);
+}
+
+/* What prepare_differences leaves of the columns of some groups. */
+static void add_rest(const mf_packed *p, const int32_t *delta, const uint32_t *limited, size_t groups,
+                     int32_t *total) {
+    mf_columns listed;
+    listed.count[0] = listed.count[1] = 0;
+    for (size_t g = 0; g < groups; g++) {
+        const uint32_t first = limited[g] * MF_DIFFERENCES, end = first + MF_DIFFERENCES;
+        for (uint32_t j = first; j < end && j < p->columns; j++) {
+            const uint32_t other = j ^ 1;
+            const uint32_t beside = other < p->columns ? magnitude(delta[other]) : 0;
+            if (magnitude(delta[j]) + beside > MF_LARGEST_PAIR) {
+                const int32_t part = clamp(delta[j], -MF_LARGEST_SIZE, MF_LARGEST_SIZE);
+                add_column(p, &listed, j, delta[j] - part, total);
+            }
+        }
+    }
+    flush(p, &listed, total);
 }
 
 /* Takes what the whole product can of the differences; returns whether something is left in `rest`. */
@@ -99,11 +104,37 @@ static int32_t take(const mf_packed *p, const int32_t *from, int32_t *rest, int1
     return left;
 }
 
+static void multiply_differences(const mf_packed *p, const int32_t *delta, int32_t *total, void *scratch,
+                                 uint32_t *limited) {
+    mf_steps one;
+    one.x = scratch;
+    one.x_stride = one.acc_stride = 0;
+    one.steps = 1;
+    one.bias = one.acc = total;
+    const size_t groups = p->isa->prepare_differences(p, delta, scratch, one.correction, limited);
+    p->isa->products[MF_CODES8].multiply(p, &one);
+    if (groups) {
+        add_rest(p, delta, limited, groups, total);
+    }
+}
+
 void mf_packed_accumulate(const void *packed, const int32_t *delta, int32_t *total, void *scratch) {
     const mf_packed *p = packed;
-    int32_t *rest = (int32_t *)(void *)((uint8_t *)scratch + MF_STEPS * p->prepared_bytes);
+    void *behind = (uint8_t *)scratch + MF_STEPS * p->prepared_bytes;
+    int32_t *rest = behind;
     int16_t *now = (int16_t *)(void *)(rest + p->columns);
-    while (!p->by_columns || !few(p, delta)) {
+    for (;;) {
+        if (p->few) {
+            uint64_t *active = scratch;
+            if (p->isa->find_active(delta, p->columns, p->few, active) <= p->few) {
+                add_active(p, delta, active, total);
+                return;
+            }
+        }
+        if (p->by_columns && p->format == MF_CODES8 && p->isa->prepare_differences) {
+            multiply_differences(p, delta, total, scratch, behind);
+            return;
+        }
         const int32_t left = take(p, delta, rest, now);
         mf_packed_linear(packed, now, 0, 1, total, total, 0, scratch);
         if (!left) {
@@ -111,5 +142,4 @@ void mf_packed_accumulate(const void *packed, const int32_t *delta, int32_t *tot
         }
         delta = rest;
     }
-    add_columns(p, delta, scratch, total);
 }

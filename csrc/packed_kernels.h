@@ -55,6 +55,7 @@ typedef struct {
     size_t tiles, tables;    /* offsets; tables: 16 bytes a tile */
     size_t by_columns;       /* offset of int8 [columns][column_stride], or 0 */
     size_t column_stride;    /* a multiple of MF_COLUMN_CHUNK */
+    size_t few;              /* the most columns that are added one after another */
     size_t prepared_bytes;   /* of one prepared x */
     size_t bytes;
 } mf_packed;
@@ -80,16 +81,20 @@ typedef struct {
     size_t acc_stride;
 } mf_steps;
 
-/* Columns that are added together: up to MF_RUN_PAIRS pairs whose |delta| sum to at most 255, so that int16
- * holds the sums of their products with int8; or one pair of |delta| <= 127. */
-#define MF_RUN_PAIRS 4
+/* Columns that are added to totals, those of positive and those of negative differences. */
+#define MF_LISTED 64
 typedef struct {
-    uint32_t pairs;
-    int32_t correction;                     /* sum of |delta| over the negative */
-    uint32_t column[2 * MF_RUN_PAIRS];
-    uint32_t magnitude[MF_RUN_PAIRS];       /* bytes |d0| |d1| |d0| |d1| */
-    uint32_t sign[MF_RUN_PAIRS];            /* bytes -1 where d < 0, else 0 */
-} mf_column_run;
+    size_t count[2]; /* multiples of 4: a column may be there again with size 0 */
+    const int8_t *column[2][MF_LISTED];
+    uint8_t size[2][MF_LISTED]; /* |difference|, at most MF_LARGEST_SIZE */
+} mf_columns;
+#define MF_LARGEST_SIZE 127
+
+/* Differences of neighbours (columns 2 k and 2 k + 1) that are multiplied together where both are limited to
+ * MF_LARGEST_SIZE, or their sizes sum to no more than this. */
+#define MF_LARGEST_PAIR 255
+/* Columns that are searched together for such as are limited. */
+#define MF_DIFFERENCES 32
 
 typedef struct {
     /* Puts x into the order of the kernel and returns its correction. */
@@ -101,8 +106,15 @@ typedef struct mf_instructions {
     const char *name;
     uint32_t tile_rows;
     mf_product_kernels products[MF_FORMATS]; /* NULL: none */
-    /* total += the products of a run; NULL: none */
-    void (*add_columns)(const mf_packed *p, const mf_column_run *run, int32_t *total);
+    /* total += the products of listed columns; NULL: none */
+    void (*add_columns)(const mf_packed *p, const mf_columns *listed, int32_t *total);
+    /* Bit j % 64 of active[j / 64]: whether delta[j] is not 0. Stops once there are more than `most`. Returns how
+     * many it found. NULL: none, as with add_columns. */
+    size_t (*find_active)(const int32_t *delta, size_t n, size_t most, uint64_t *active);
+    /* `prepare` of MF_CODES8 for differences below 2^8 in size (see MF_LARGEST_PAIR); NULL: none. Puts the numbers of
+     * groups of MF_DIFFERENCES columns of which some were limited into `limited` and returns how many there are. */
+    size_t (*prepare_differences)(const mf_packed *p, const int32_t *delta, uint8_t *prepared,
+                                  int32_t *correction, uint32_t *limited);
     void (*linear_f32)(const float *tiles, uint32_t out, uint32_t inputs, const float *x,
                        size_t x_stride, size_t steps, const float *bias, float *y,
                        size_t y_stride);
@@ -113,6 +125,9 @@ extern const mf_instructions mf_portable;
 extern const mf_instructions mf_avx2;
 extern const mf_instructions mf_avx512vnni;
 extern const mf_instructions mf_neon;
+
+/* The most columns that are added one after another (packed_columns.c). */
+size_t mf_few_columns(size_t rows, size_t columns);
 
 /* Of the chosen instruction set. */
 const mf_instructions *mf_chosen(void);

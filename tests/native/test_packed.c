@@ -247,10 +247,10 @@ static void test_product(uint32_t out, uint32_t inputs, unsigned bits, uint32_t 
         check_equal("product", acc, expected, steps * m.out * 4);
         int32_t *change = allocate(4 * (size_t)m.inputs);
         uint8_t *mask = allocate(m.inputs);
-        const uint32_t share = next_random() % 101;
+        const uint32_t share = next_random() % 101, most = next_random() % 256;
         for (uint32_t i = 0; i < m.inputs; i++) {
             mask[i] = next_random() % 100 < share;
-            change[i] = mask[i] ? (int32_t)(next_random() % 511) - 255 : 0;
+            change[i] = mask[i] ? (int32_t)(next_random() % (2 * most + 1)) - (int32_t)most : 0;
         }
         mf_accumulate_i32(&m, change, mask, 1, expected);
         mf_packed_accumulate(packed, change, acc, scratch);
@@ -285,6 +285,9 @@ int main(void) {
     }
     for (int i = 0; i < 60; i++) {
         test_product(1 + next_random() % 140, 1 + next_random() % 1200, 8, 1, i % 2);
+    }
+    for (int i = 0; i < 60; i++) { /* more active columns than are added at once */
+        test_product(1 + next_random() % 300, 100 + next_random() % 500, i % 3 ? 8 : 4, 1, 1);
     }
     printf("%s: %ld checks, %ld failures\n", mf_isa(), checks, failures);
     if (strcmp(mf_isa(), "portable") == 0) {
