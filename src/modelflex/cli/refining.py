@@ -54,6 +54,12 @@ def refine(
         int | None,
         typer.Option(help="Terms of each weight.", show_default="as the dense one costs"),
     ] = None,
+    bits: Annotated[
+        int | None,
+        typer.Option(
+            help="Of the terms' codes, 4 to 8, in compressed models.", show_default="floats"
+        ),
+    ] = None,
     task: Annotated[
         str, typer.Option(help="Whose figure is shown too, where data have labels.")
     ] = "none",
@@ -79,7 +85,7 @@ def refine(
     """
     weighings = importance.split(",") if scheme == "whitened" else ["none"]
     settings = [
-        Refinement(scheme, share, per_gate, block, weighing, terms)
+        Refinement(scheme, share, per_gate, block, weighing, terms, bits)
         for share in _shares(kept)
         for weighing in weighings
     ]

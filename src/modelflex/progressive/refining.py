@@ -21,6 +21,7 @@ from modelflex.core.weight import Matrix, Terms, Weight, float_weight
 from modelflex.errors import UserError, nearest
 from modelflex.execute.gradients import information
 from modelflex.execute.interpret import Interpreter
+from modelflex.progressive.encoding import in_integers
 from modelflex.registry import CELLS
 
 SAMPLE = 4000
@@ -44,6 +45,8 @@ class Refinement:
             "diagonal" by its diagonal, "none" all alike.
         terms: of each weight; None for as many as make it whole, its rank; where numbers are left out,
             as many as cost half as much again as the dense weight.
+        bits: of the codes of u and v, 4 … 8, in a compressed network, which stays in integers; None
+            for floats.
     """
 
     scheme: str = "whitened"
@@ -52,6 +55,7 @@ class Refinement:
     block: int = 1
     importance: str = "diagonal"
     terms: int | None = None
+    bits: int | None = None
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
@@ -68,6 +72,8 @@ class Refinement:
             raise UserError(f"the share kept is {self.kept}", "above 0, at most 1")
         if self.block not in (1, 8):
             raise UserError(f"the block is {self.block}", "1 or 8, what kernels read")
+        if self.bits is not None and not 4 <= self.bits <= 8:
+            raise UserError(f"terms are to have {self.bits} bits", "4 … 8")
         if self.terms is not None and self.terms < 1:
             raise UserError(f"{self.terms} terms are wanted", "at least 1")
 
@@ -78,6 +84,7 @@ class Refinement:
             f"{self.scheme}, {'a v for each gate' if self.per_gate else 'one v'}, {100 * self.kept:g} % kept"
             f"{f' in blocks of {self.block}' if self.block > 1 else ''}"
             f"{f', {self.importance} importance' if self.scheme == 'whitened' else ''}"
+            f"{'' if self.bits is None else f', {self.bits} bits'}"
         )
 
     def kept_of(self, columns: int) -> int:
@@ -122,8 +129,9 @@ class Refiner:
     """Turns the recurrent weights of one network into terms; each setting of a weight is computed once.
 
     Layers whose products are only added to each other become a layer of the cell that has one matrix
-    over input and old output together (Rizakis et al., ARC 2018); all results are in floats. A
-    compressed network is taken at what its codes mean; activities and nonlinearities are left out.
+    over input and old output together (Rizakis et al., ARC 2018). A compressed network is taken at
+    what its codes mean: with terms in bits it goes on in integers, otherwise all of it is in floats,
+    without activities and nonlinearities.
 
     Args:
         pilot: inputs that the network will see; labels are not needed.
@@ -142,7 +150,7 @@ class Refiner:
         self._wholes: dict[str, _Whole] = {}
         layers: list[Layer] = []
         for layer in model.layers:
-            layers.append(replace(layer, nonlinearity=None))
+            layers.append(layer)
             if isinstance(layer.plugin, Cell):
                 kind = _augmented(layer.kind) or layer.kind
                 layers[-1] = replace(layers[-1], kind=kind)
@@ -168,21 +176,38 @@ class Refiner:
         Raises:
             UserError: a setting does not fit its weight.
         """
+        each = (
+            dict.fromkeys(self._wholes, settings) if isinstance(settings, Refinement) else settings
+        )
+        integers = {setting.bits is not None for setting in each.values()}
+        if len(integers) > 1 or (True in integers and self.source.numeric == "float"):
+            raise UserError(
+                f"terms of '{self.source.name}' are to be codes",
+                "all of them, in a compressed network",
+                "an uncompressed one computes in floats: leave the bits out",
+            )
         weights: dict[str, Weight] = {}
         for layer in self.layers:
             for name in layer.weight_shapes:
                 if name in self._wholes:
-                    one = settings if isinstance(settings, Refinement) else settings[name]
-                    weights[name] = self._terms(name, one)
-                else:
-                    kept = self.source.weights[name]
+                    weights[name] = self._terms(name, each[name])
+                    continue
+                weights[name] = kept = self.source.weights[name]
+                if True not in integers:
                     weights[name] = float_weight(kept.dense(), kept.bias_value(), kept.gates)
-        return replace(self.source, layers=self.layers, weights=weights)
+        layers = self.layers
+        if True not in integers:
+            layers = tuple(replace(layer, nonlinearity=None) for layer in layers)
+        return replace(self.source, layers=layers, weights=weights)
 
     def _terms(self, name: str, setting: Refinement) -> Terms:
         key = name, setting
         if key not in self._made:
-            self._made[key] = terms_of(self._wholes[name], setting)
+            whole = self._wholes[name]
+            made = terms_of(whole, setting)
+            if setting.bits is not None:
+                made = in_integers(made, whole.sample, setting.bits)
+            self._made[key] = made
         return self._made[key]
 
 

@@ -13,6 +13,7 @@ from modelflex.core.data import Sequences
 from modelflex.core.fixed import Array
 from modelflex.core.model import Layer, Model, check_model
 from modelflex.core.program import build_program
+from modelflex.core.recipe import Activation, Choice, Recipe, Rule
 from modelflex.core.weight import Terms, float_weight
 from modelflex.errors import UserError
 from modelflex.evaluate import make_task
@@ -20,6 +21,7 @@ from modelflex.execute.interpret import Interpreter
 from modelflex.progressive.choosing import Target, choose, operations_price
 from modelflex.progressive.climbing import all_terms, climb, operations
 from modelflex.progressive.refining import Refinement, Refiner
+from modelflex.registry import FORMATS, STRUCTURES
 from modelflex.testing.generators import random_recipe, random_sequences
 
 SETTINGS = (
@@ -174,3 +176,27 @@ def test_what_has_no_recurrent_layer_or_terms_already_is_refused() -> None:
     head = Model("head", model.layers[-1:], {n: w for n, w in model.weights.items() if "head" in n})
     with pytest.raises(UserError, match="recurrent"):
         Refiner(head, data)
+
+
+@pytest.mark.parametrize("kept", [1.0, 0.5])
+@pytest.mark.parametrize("cells", [("lstm",), ("gru",)], ids="+".join)
+def test_terms_in_codes_answer_as_those_in_floats_do(cells: tuple[str, ...], kept: float) -> None:
+    model, data = network(9, *cells)
+    eight = Choice(STRUCTURES.get("dense")(), FORMATS.get("uniform")(8), Activation(8))
+    fine = Recipe((Rule("*", eight),))
+    small = compress(model, fine, calibrate(model, data)).model
+    refiner = Refiner(small, data)
+    floats = refiner.refined(Refinement(kept=kept))
+    codes = check_model(refiner.refined(Refinement(kept=kept, bits=8)))
+    assert codes.numeric == "integer"
+    for terms in (0, 3, 1000):
+        chosen = dict.fromkeys(all_terms(codes), terms)
+        wanted = outputs(floats, data, terms=chosen)
+        found = outputs(codes, data, terms=chosen)
+        assert np.linalg.norm(found - wanted) < 0.05 * np.linalg.norm(wanted)
+
+
+def test_codes_in_an_uncompressed_network_are_refused() -> None:
+    model, data = network(10, "lstm")
+    with pytest.raises(UserError, match="compressed"):
+        Refiner(model, data).refined(Refinement(bits=8))
