@@ -33,10 +33,14 @@ class Timed(NamedTuple):
     seconds: Array
 
 
-def read_curves(path: Path) -> list[Curve]:
-    """Curves from an .npz: arrays nz, steps, kl, check of one length; nz 0 is the dense product by rows."""
+def read_curves(path: Path) -> tuple[list[Curve], bool]:
+    """Curves from an .npz, and whether all gates share each v.
+
+    Arrays nz, steps, kl, check of one length, where nz 0 is the dense product by rows; and `shared`.
+    """
     with np.load(path, allow_pickle=False) as stored:
         nz, steps, kl, check = (np.asarray(stored[name]) for name in ("nz", "steps", "kl", "check"))
+        shared = bool(stored["shared"])
     if len({a.shape for a in (nz, steps, kl, check)}) > 1 or nz.ndim != 1 or not nz.size:
         raise SystemExit(f"{path}: nz, steps, kl and check must be of one length")
     if not (np.isfinite(kl).all() and np.isfinite(check).all()):
@@ -48,7 +52,7 @@ def read_curves(path: Path) -> list[Curve]:
         found.append(
             Curve(int(kept) or None, steps[order].astype(np.int64), kl[order], check[order])
         )
-    return found
+    return found, shared
 
 
 def steps_to(curve: Curve, target: float) -> int | None:

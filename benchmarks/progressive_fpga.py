@@ -4,8 +4,8 @@
 
 The published rows of the ZC706 are R = 64, C = 8320. The paper prints no numbers of terms: those of the
 refined rows are fitted to its times, so only the dense row, the power and the time of one term test the
-model. `--curves` joins the KL divergences of decompositions (arrays nz, steps, kl, check; nz 0: the dense
-product, `steps` of its rows; `_fpga_driving.py` makes them) with the engine's times.
+model. `--curves` joins the KL divergences of decompositions, which `_fpga_driving.py` makes, with the times
+of the engine.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ def explored() -> dict[str, Any]:
 def joined(path: Path, folder: Path | None) -> dict[str, Any]:
     """Figures 6 and 7 for a decomposition: KL against time, speed-up against KL."""
     name = "16-bit words at 4 GB/s"
-    engine, curves = reading(name), read_curves(path)
+    curves, shared = read_curves(path)
+    engine = replace(reading(name), shared=shared)
     points = timed(engine, curves)
     dense_s = fitting(explore_dense(engine)).time_s
     found = speedups(points, dense_s, np.geomspace(1e-6, 1, 25))

@@ -38,20 +38,20 @@ def up(total: int, size: int) -> int:
     return pieces
 
 
-def term_bytes(rows: int, columns: int, nz: int, bits: int) -> int:
-    """Values and indices of v, u, σ of four gates."""
-    words = nz + (nz if nz < columns else 0) + rows + 1
-    return GATES * words * bits // 8
+def term_bytes(rows: int, columns: int, nz: int, bits: int, shared: bool = False) -> int:
+    """u of four gates, values and indices of each v and its σ."""
+    vectors = [nz + (nz if nz < columns else 0) + 1 for _ in range(1 if shared else GATES)]
+    return (GATES * rows + sum(vectors)) * bits // 8
 
 
 def refine_seconds(
     shape: tuple[int, int], tiles: tuple[int, int], nz: int, steps: int, bits: int,
-    clock: float, bandwidth: float,
+    clock: float, bandwidth: float, shared: bool = False,
 ) -> tuple[float, float]:  # fmt: skip
     """(time between results, latency): the latter by following every term through both stages."""
     rows, columns = shape
-    update, dot = up(rows, tiles[0]), up(nz, tiles[1])
-    load = term_bytes(rows, columns, nz, bits) / bandwidth
+    update, dot = up(rows, tiles[0]), up(up(nz, 4) if shared else nz, tiles[1])
+    load = term_bytes(rows, columns, nz, bits, shared) / bandwidth
     state = 2 * rows * bits // 8 / bandwidth
     dots_free = updates_free = 0.0
     for _ in range(steps):
@@ -72,23 +72,26 @@ def bank(words: int, bits: int) -> tuple[int, int]:
 
 
 def refine_taken(
-    shape: tuple[int, int], tiles: tuple[int, int], nz: int, bits: int
+    shape: tuple[int, int], tiles: tuple[int, int], nz: int, bits: int, shared: bool = False
 ) -> dict[str, int]:
     """Resources, unit by unit and bank by bank."""
+    mine = up(nz, 4) if shared else nz
     (rows, columns), (row_tile, column_tile) = shape, tiles
     memories: list[tuple[int, int]] = []
     multipliers = adders = 0
     for _ in range(GATES):
         multipliers += column_tile + 1 + row_tile
         adders += column_tile + row_tile
-        memories += [bank(2 * up(nz, column_tile), bits)] * column_tile
+        memories += [bank(2 * up(mine, column_tile), bits)] * column_tile
         if nz < columns:
-            memories += [bank(2 * up(nz, column_tile), bits)] * column_tile
+            memories += [bank(2 * up(mine, column_tile), bits)] * column_tile
             memories += [bank(columns, bits)] * up(column_tile, 2)
         memories += [bank(2 * up(rows, row_tile), bits)] * row_tile
         memories += [bank(up(rows, row_tile), 32)] * row_tile
     if nz == columns:
-        memories += [bank(up(columns, column_tile), bits)] * column_tile
+        banks = column_tile * (4 if shared else 1)
+        memories += [bank(up(columns, banks), bits)] * banks
+    adders += 3 if shared else 0
     return _with_units(bits, multipliers + row_tile, adders + row_tile, memories)
 
 

@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from modelflex.core.refinement import decompose
 from modelflex.platforms.fpga.engine import Engine
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -41,7 +42,7 @@ def curves(tmp_path: Path) -> Path:
     rows += [(0, n, 2 * (1 - n / 64)) for n in range(64, 0, -1)]
     nz, steps, kl = (np.array(column) for column in zip(*rows, strict=True))
     path = tmp_path / "curves.npz"
-    np.savez(path, nz=nz, steps=steps, kl=kl, check=2 * kl)
+    np.savez(path, nz=nz, steps=steps, kl=kl, check=2 * kl, shared=False)
     return path
 
 
@@ -151,3 +152,28 @@ def test_the_power_fit_is_that_of_the_spec(bench: SimpleNamespace) -> None:
     assert fit["dense_power_w"] == pytest.approx(chip.dense_w, abs=5e-4)
     assert fit["power_per_decade_w"] == pytest.approx(chip.decade_w, abs=5e-4)
     assert max(map(abs, fit["residuals_w_without_the_row"])) < 0.06
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_prefixes_of_the_driving_network_are_those_of_whole_matrices(
+    tmp_path: Path, groups: int
+) -> None:
+    """A small network of the same kind: term after term against the sum's matrix in one piece."""
+    sys.path[:0] = [str(BENCHMARKS), str(ROOT / "examples" / "driving")]
+    driving, recurrent = import_module("_fpga_driving"), import_module("recurrent")
+    del sys.path[:2]
+    rng = np.random.default_rng(0)
+    w, bias, head, head_bias = (
+        rng.normal(size=size).astype(np.float32) for size in ((12, 25), 12, (6, 3), 6)
+    )
+    network = recurrent.Recurrent(w, bias, head, head_bias)
+    np.save(tmp_path / "features_pilot.npy", rng.normal(size=(5, 7, 20)).astype(np.float16))
+    part = driving.Clips(network, tmp_path / "features_pilot.npy")
+    factors = decompose(w, terms=4, kept=9, groups=groups, scheme="published")
+    found = [kl for (kl,) in driving.prefixes(network, factors, [part])]
+    for n, kl in enumerate(found, 1):
+        outputs = network.run(part.features, factors.matrix(n), bias + factors.bias(n))
+        expected = recurrent.divergences(part.exact, outputs).mean()
+        assert kl == pytest.approx(float(expected), rel=1e-3, abs=1e-6)
+    assert driving.dense_rows(network, 3, [part]) == [0.0]
+    assert driving.dense_rows(network, 1, [part])[0] > 0

@@ -50,6 +50,15 @@ def test_terms_of_all_inputs_need_no_index(chip: Chip) -> None:
     assert engine.term_bytes(9) == 4 * (9 + 9 + 4 + 1) * 2
 
 
+def test_a_shared_vector_is_read_and_multiplied_once(chip: Chip) -> None:
+    """The small engine with one v for all gates: 3 inputs are a single one for each unit."""
+    timing = Engine(chip, WORDS[32], 4, 10, shared=True).refine(2, 1, 3, 2)
+    assert timing.ops == 2 * (4 * 2 * 4 + 2 * 3 + 1) + 37 * 4
+    assert timing.bytes == 2 * (3 + 3 + 1 + 16) * 4 + 2 * 4 * 4
+    load_s = 23 * 4 / 800e6
+    assert timing.latency_s == pytest.approx(2 * load_s + 20e-9 + 740e-9 + 40e-9)
+
+
 def test_a_small_dense_engine_by_hand(chip: Chip) -> None:
     engine = Engine(chip, WORDS[16], 5, 9)
     timing = engine.dense(2, 4)
@@ -65,17 +74,18 @@ def test_a_small_dense_engine_by_hand(chip: Chip) -> None:
 
 CASES = st.tuples(
     st.integers(1, 40), st.integers(2, 300), st.integers(1, 40), st.integers(1, 300),
-    st.integers(1, 300), st.integers(1, 40), st.sampled_from((16, 32)),
+    st.integers(1, 300), st.integers(1, 40), st.sampled_from((16, 32)), st.booleans(),
 )  # fmt: skip
 
 
 @given(CASES)
 def test_seconds_follow_every_term(chip: Chip, case: tuple[int, ...]) -> None:
-    rows, columns, row_tile, column_tile, nz, steps, bits = case
+    rows, columns, row_tile, column_tile, nz, steps, bits, shared = case
     nz = min(nz, columns)
-    timing = Engine(chip, WORDS[bits], rows, columns).refine(row_tile, column_tile, nz, steps)
+    engine = Engine(chip, WORDS[bits], rows, columns, bool(shared))
+    timing = engine.refine(row_tile, column_tile, nz, steps)
     time_s, latency_s = refine_seconds(
-        (rows, columns), (row_tile, column_tile), nz, steps, bits, 100e6, 800e6
+        (rows, columns), (row_tile, column_tile), nz, steps, bits, 100e6, 800e6, bool(shared)
     )
     assert float(timing.time_s) == pytest.approx(time_s, rel=1e-12)
     assert float(timing.latency_s) == pytest.approx(latency_s, rel=1e-12)
@@ -86,11 +96,12 @@ def test_seconds_follow_every_term(chip: Chip, case: tuple[int, ...]) -> None:
 
 @given(CASES)
 def test_resources_are_counted_unit_by_unit(chip: Chip, case: tuple[int, ...]) -> None:
-    rows, columns, row_tile, column_tile, nz, _, bits = case
+    rows, columns, row_tile, column_tile, nz, _, bits, shared = case
     nz = min(nz, columns)
-    engine, tiles = Engine(chip, WORDS[bits], rows, columns), (row_tile, column_tile)
+    tiles = (row_tile, column_tile)
+    engine = Engine(chip, WORDS[bits], rows, columns, bool(shared))
     taken = refine_resources(engine, *tiles, nz)
-    for name, expected in refine_taken((rows, columns), tiles, nz, bits).items():
+    for name, expected in refine_taken((rows, columns), tiles, nz, bits, bool(shared)).items():
         assert getattr(taken, name) == expected, name
     taken = dense_resources(engine, *tiles)
     for name, expected in dense_taken((rows, columns), tiles, bits).items():

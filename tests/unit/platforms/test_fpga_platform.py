@@ -141,17 +141,20 @@ def test_default_engines_fill_the_chip_and_fit(spec: str, bits: int) -> None:
     assert made.description["engine"]["row_tile"] == made.row_tile
 
 
-@given(st.integers(1, 64), st.integers(1, 40), st.integers(1, 9))
-def test_terms_are_those_of_the_engine(nz: int, steps: int, gates: int) -> None:
+@given(st.integers(1, 64), st.integers(1, 40), st.sampled_from((1, 2, 4, 8)))
+def test_terms_are_those_of_the_engine(nz: int, steps: int, groups: int) -> None:
     fpga = Fpga.from_config({"spec": "pynq_z2"})
-    found = fpga.price_terms(20, 64, nz, steps, gates)
-    rounds = math.ceil(gates / 4)
-    engine = Engine(Chip.read("pynq_z2"), WORDS[16], 20, 64)
-    assert found["fetch_bytes"] == steps * term_bytes(20, 64, nz, 16) / 4 * gates
-    assert found["macs"] == gates * steps * (20 + nz)
+    found = fpga.price_terms(80, 64, nz, steps, groups)
+    index = nz if nz < 64 else 0
+    assert found["fetch_bytes"] == steps * (80 + groups * (nz + index + 1)) * 2
+    if groups in (1, 4):
+        assert found["fetch_bytes"] == steps * term_bytes(20, 64, nz, 16, shared=groups == 1)
+    assert found["macs"] == steps * (80 + groups * nz)
     assert np.isnan(found["power_w"])
-    # No design that fits is faster: terms take at least one cycle, at most those of 1 × 1.
-    slowest = float(engine.refine(1, 1, nz, steps).cycles) / 100e6
+    # No design that fits is faster: a term takes at least one cycle, at most those of 1 × 1.
+    each = 20 if groups == 1 else 80 // groups
+    engine = Engine(Chip.read("pynq_z2"), WORDS[16], each, 64, groups == 1)
+    slowest, rounds = float(engine.refine(1, 1, nz, steps).cycles) / 100e6, math.ceil(groups / 4)
     assert rounds * steps / 100e6 <= found["compute_s"] <= rounds * slowest
 
 
@@ -182,5 +185,7 @@ def test_terms_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     small = Fpga.from_config({"spec": toy_file(tmp_path, dsp_slices=(12, "slice"))})
     with pytest.raises(UserError, match="no design for terms of 4 inputs fits toy"):
         small.price_terms(16, 80, 4, 3)
+    with pytest.raises(UserError, match="3 groups of 16 rows; expected a divisor"):
+        small.price_terms(16, 80, 4, 3, 3)
     with pytest.raises(UserError, match="nz is 81"):
         small.price_terms(16, 80, 81, 3)

@@ -81,12 +81,18 @@ def check_size(value: int, most: int, where: str, name: str) -> None:
 
 @dataclass(frozen=True)
 class Engine:
-    """The engines for gates of R = `rows` and C = `columns` inputs (features and old outputs)."""
+    """The engines for gates of R = `rows` and C = `columns` inputs (features and old outputs).
+
+    Attributes:
+        shared: all gates have the same v: each gate unit takes the dot product of a quarter of the kept
+            inputs, and the quarters are added. Not in the paper, where each gate has a v of its own.
+    """
 
     chip: Chip
     word: Word
     rows: int
     columns: int
+    shared: bool = False
 
     def __post_init__(self) -> None:
         check_size(self.rows, MAX_SIZE, "rows", "")
@@ -102,10 +108,20 @@ class Engine:
         """Operations of the four products without approximation, by which published rates count."""
         return GATES * 2 * self.rows * self.columns
 
+    @property
+    def vectors(self) -> int:
+        """How many v a term has."""
+        return 1 if self.shared else GATES
+
+    def unit_inputs(self, nz: Array | int) -> Array:
+        """Kept inputs of each gate unit's dot product."""
+        return ceil_div(nz, GATES // self.vectors)
+
     def term_bytes(self, nz: Array | int) -> Array:
         """Bytes of one term of all gates: u, σ, and v with an index for each value where v is pruned."""
         kept = np.asarray(nz) * np.where(np.asarray(nz) < self.columns, 2, 1)
-        return np.asarray(GATES * (kept + self.rows + 1) * self.word.bits // 8)
+        words = self.vectors * (kept + 1) + GATES * self.rows
+        return np.asarray(words * self.word.bits // 8)
 
     def refine(
         self, row_tile: Array | int, column_tile: Array | int, nz: Array | int, steps: Array | int
@@ -115,8 +131,10 @@ class Engine:
         Source: ARC 2018, section 5. The index of each value of a pruned v is our addition.
         """
         nz, steps = np.asarray(nz), np.asarray(steps)
-        update, dot = ceil_div(self.rows, row_tile), ceil_div(nz, column_tile)
-        ops = GATES * steps * (2 * self.rows + 2 * nz + 1) + TAIL_OPS * self.rows
+        update = ceil_div(self.rows, row_tile)
+        dot = ceil_div(self.unit_inputs(nz), column_tile)
+        term_ops = GATES * 2 * self.rows + self.vectors * (2 * nz + 1)
+        ops = steps * term_ops + TAIL_OPS * self.rows
         first_s, second_s = self._stages(update, dot, nz)
         terms_s = (steps - 1) * np.maximum(first_s, second_s) + first_s + second_s
         return self._timing(
@@ -127,7 +145,8 @@ class Engine:
         self, row_tile: Array | int, column_tile: Array | int, nz: Array | int, deadline_s: float
     ) -> Array:
         """The most terms, up to `MAX_SIZE`, whose latency keeps the deadline; 0 where one does not."""
-        update, dot = ceil_div(self.rows, row_tile), ceil_div(nz, column_tile)
+        update = ceil_div(self.rows, row_tile)
+        dot = ceil_div(self.unit_inputs(nz), column_tile)
         first_s, second_s = self._stages(update, dot, np.asarray(nz))
         left = deadline_s - self.refine(row_tile, column_tile, nz, 1).latency_s
         terms = np.floor(left / np.maximum(first_s, second_s)) + 1

@@ -191,15 +191,16 @@ class Fpga(Platform):
         }
 
     def price_terms(
-        self, rows: int, columns: int, nz: int, steps: int, gates: int = GATES
+        self, rows: int, columns: int, nz: int, steps: int, groups: int = GATES
     ) -> Mapping[str, float]:
-        """A matrix of `gates` gates that is refined by `steps` terms of NZ inputs for each gate.
+        """A matrix [rows, columns] that is refined by `steps` terms, each with a v of NZ inputs a group.
 
-        The gate units are those of the fastest design that fits (`explore`); more gates than units
-        take turns. Elementwise work is not counted: it has rows of its own.
+        The gate units are those of the fastest design that fits (`explore`). One group: all units share
+        its v; else each group takes a unit, and more groups than units take turns. Elementwise work is
+        not counted: it has rows of its own.
 
         Args:
-            rows, columns: of one gate.
+            groups: equal groups of consecutive rows; a divisor of `rows`.
 
         Returns:
             compute_s; fetch_bytes in words of the engine; macs; power_w (NaN: unknown).
@@ -207,19 +208,25 @@ class Fpga(Platform):
         Raises:
             UserError: sizes out of range, or no design fits.
         """
-        engine = Engine(self.chip, self.word, rows, columns)
+        if groups < 1 or rows % groups:
+            raise UserError(f"there are {groups} groups of {rows} rows", "a divisor of the rows")
+        shared = groups == 1
+        each = -(-rows // GATES) if shared else rows // groups
+        engine = Engine(self.chip, self.word, each, columns, shared)
         ((_, _, design),) = explore(engine, [nz], [steps]).best
         if design is None:
             raise UserError(
                 f"no design for terms of {nz} inputs fits {self.chip.spec.name}",
                 "fewer rows and columns, or a larger chip",
             )
-        update, dot = ceil_div(rows, design.row_tile), ceil_div(nz, design.column_tile)
-        rounds = -(-gates // GATES)
+        update = ceil_div(each, design.row_tile)
+        dot = ceil_div(engine.unit_inputs(nz), design.column_tile)
+        rounds = -(-groups // GATES)
+        vectors = groups * (nz * (2 if nz < columns else 1) + 1)
         return {
             "compute_s": float(rounds * steps * np.maximum(update, dot) / self.chip.clock),
-            "fetch_bytes": float(steps * engine.term_bytes(nz) * gates / GATES),
-            "macs": float(gates * steps * (rows + nz)),
+            "fetch_bytes": float(steps * (vectors + rows) * self.word.bits / 8),
+            "macs": float(steps * (rows + groups * nz)),
             "power_w": float(self.chip.power_w(columns / nz)),
         }
 

@@ -48,23 +48,25 @@ def refine_resources(
     A gate unit multiplies T_c inputs, σ, and T_r rows, and adds as many; T_r lanes of the tail multiply
     and add. u and v are double-buffered in T_r and T_c banks. T_c inputs at places that v names are read
     at once, each from its own port: ⌈T_c/2⌉ copies of the inputs for each gate unit; where nothing is
-    pruned they are neighbours, and one copy in T_c banks serves all gate units.
+    pruned they are neighbours, and one copy in T_c banks serves all gate units; where they share a v, each
+    unit has its own quarter of that copy, and three more adders join the quarters.
     """
     row_tile, column_tile, nz = np.broadcast_arrays(row_tile, column_tile, nz)
     bits, pruned = engine.word.bits, nz < engine.columns
     streams = np.where(pruned, 2, 1)  # values, and where they are pruned an index for each
     copy, copies = memory(engine.columns, bits), GATES * ceil_div(column_tile, PORTS)
-    bank = memory(ceil_div(engine.columns, column_tile), bits)
-    v = memory(2 * ceil_div(nz, column_tile), bits)
+    quarters = GATES // engine.vectors
+    bank = memory(ceil_div(engine.columns, quarters * column_tile), bits)
+    v = memory(2 * ceil_div(engine.unit_inputs(nz), column_tile), bits)
     u = memory(2 * ceil_div(engine.rows, row_tile), bits)
     sums = memory(ceil_div(engine.rows, row_tile), SUM_BITS)
     block_rams, luts = (
-        np.where(pruned, copies * of_copy, column_tile * of_bank)
+        np.where(pruned, copies * of_copy, quarters * column_tile * of_bank)
         + GATES * (streams * column_tile * of_v + row_tile * (of_u + of_sums))
         for of_copy, of_bank, of_v, of_u, of_sums in zip(copy, bank, v, u, sums, strict=True)
     )
     multipliers = GATES * (column_tile + 1 + row_tile) + row_tile
-    adders = GATES * (column_tile + row_tile) + row_tile
+    adders = GATES * (column_tile + row_tile) + row_tile + quarters - 1
     return _with_units(engine.word, multipliers, adders, luts, block_rams)
 
 
