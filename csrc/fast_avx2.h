@@ -73,6 +73,8 @@ void mf_avx2_lstm(const mf_gates *g, const int32_t *x, const int32_t *h, const i
                   int32_t *next, int32_t *out);
 void mf_avx2_gru(const mf_gates *g, const int32_t *x, const int32_t *h, const int32_t *old,
                  int32_t *out);
+void mf_avx2_refine_f32(const mf_terms *t, const float *x, const float *bias, float *y,
+                        mf_refine_budget *b);
 extern const mf_elementwise mf_avx2_elementwise;
 
 #endif

@@ -181,6 +181,8 @@ const mf_elementwise mf_neon_elementwise = {
     .tanh_f32 = mf_neon_tanh_f32,
     .lstm = lstm,
     .gru = gru,
+    .refine_f32 = mf_refine_f32,
+    .refine_i32 = mf_refine_i32,
 };
 
 #endif

@@ -42,6 +42,8 @@ static const mf_elementwise elementwise = {
     .tanh_f32 = mf_tanh_f32,
     .lstm = mf_lstm,
     .gru = mf_gru,
+    .refine_f32 = mf_refine_f32,
+    .refine_i32 = mf_refine_i32,
 };
 
 const mf_instructions mf_portable = {

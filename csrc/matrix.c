@@ -50,7 +50,7 @@ static inline int any_sent(sent_inputs sent, uint32_t first, uint32_t n) {
 #define MF_NAME(f) f##_delta_i64
 #include "matrix_products.h"
 
-/* The four functions of one type of accumulator. */
+/* The functions of one type of accumulator. */
 #define MF_PRODUCTS(width, type)                                                                   \
     static void start_##width(uint32_t out, uint32_t positions, const type *bias, type *acc) {     \
         for (uint32_t r = 0; r < out; r++, acc += positions) {                                     \
@@ -67,6 +67,13 @@ static inline int any_sent(sent_inputs sent, uint32_t first, uint32_t n) {
                                uint32_t mask_block, type *total) {                                 \
         const sent_inputs sent = {mask, mask_block};                                               \
         multiply_delta_##width(m, delta, sent, total, 1);                                          \
+    }                                                                                              \
+    type mf_row_##width(const mf_matrix *m, uint32_t row, const int16_t *x) {                      \
+        return row_codes_##width(m, row, x);                                                       \
+    }                                                                                              \
+    void mf_add_column_##width(const mf_matrix *m, uint32_t column, int16_t by, uint32_t first,    \
+                               uint32_t end, type *acc) {                                          \
+        column_codes_##width(m, column, by, first, end, acc, 1);                                   \
     }                                                                                              \
     void mf_linear_windows_##width(const mf_matrix *m, const int32_t *taps, uint32_t positions,    \
                                    const int16_t *map, int16_t *seen, const type *bias,            \

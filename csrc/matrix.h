@@ -54,6 +54,15 @@ void mf_accumulate_i32(const mf_matrix *m, const int32_t *delta, const uint8_t *
 void mf_accumulate_i64(const mf_matrix *m, const int32_t *delta, const uint8_t *mask,
                        uint32_t mask_block, int64_t *total);
 
+/* A row of A times x: matrices by rows, but for circulant ones. */
+int32_t mf_row_i32(const mf_matrix *m, uint32_t row, const int16_t *x);
+int64_t mf_row_i64(const mf_matrix *m, uint32_t row, const int16_t *x);
+/* acc[r] += A[r][column] * by for first <= r < end: dense matrices by columns. */
+void mf_add_column_i32(const mf_matrix *m, uint32_t column, int16_t by, uint32_t first, uint32_t end,
+                       int32_t *acc);
+void mf_add_column_i64(const mf_matrix *m, uint32_t column, int16_t by, uint32_t first, uint32_t end,
+                       int64_t *acc);
+
 /* The same at every position of a map: input j at position p is element taps[p][j] of the map, or 0
  * where that is negative. acc and total are [out][positions], bias is [out]; seen[inputs] is scratch. */
 void mf_linear_windows_i32(const mf_matrix *m, const int32_t *taps, uint32_t positions,

@@ -39,49 +39,58 @@ static MF_ACC MF_NAME(row_tile)(const mf_matrix *m, uint32_t at, const int16_t *
     return sum;
 }
 
-/* Dense by rows, and the sparse layouts, whose inputs are gathered for every tile. */
-static void MF_NAME(multiply_rows)(const mf_matrix *m, const MF_X *x, MF_ACC *acc, size_t stride) {
+/* A row times x: dense by rows, and the sparse layouts, whose inputs are gathered for every tile. */
+static MF_ACC MF_NAME(row)(const mf_matrix *m, uint32_t r, const MF_X *x) {
     int16_t levels[MF_TILE];
     MF_X gathered[MF_TILE];
     const int sparse = m->layout != MF_LAYOUT_DENSE;
+    const uint32_t first = r * m->row_codes;
+    mf_places places = {{0, 0, 0, 0}, 0, 0};
+    if (sparse) {
+        places = mf_places_of(m, r);
+    }
+    MF_ACC sum = 0;
+    for (uint32_t j = 0, n; j < m->row_codes; j += n) {
+        n = least(MF_TILE, m->row_codes - j);
+        mf_unpack_levels(m, first + j, n, levels);
+        for (uint32_t i = 0; sparse && i < n; i++) {
+            gathered[i] = x[mf_next_place(m, &places)];
+        }
+        sum += MF_NAME(row_tile)(m, first + j, levels, sparse ? gathered : x + j, n);
+    }
+    return sum;
+}
+
+static void MF_NAME(multiply_rows)(const mf_matrix *m, const MF_X *x, MF_ACC *acc, size_t stride) {
     for (uint32_t r = 0; r < m->rows; r++) {
-        const uint32_t first = r * m->row_codes;
-        mf_places places = {{0, 0, 0, 0}, 0, 0};
-        if (sparse) {
-            places = mf_places_of(m, r);
+        acc[r * stride] += MF_NAME(row)(m, r, x);
+    }
+}
+
+/* Adds rows first ... end - 1 of column j, times `by`; acc is that of row 0. */
+static void MF_NAME(column)(const mf_matrix *m, uint32_t j, int32_t by, uint32_t first,
+                            uint32_t end, MF_ACC *acc, size_t stride) {
+    int16_t levels[MF_TILE];
+    for (uint32_t r = first, n; r < end; r += n) {
+        n = least(MF_TILE, end - r);
+        mf_unpack_levels(m, j * m->out + r, n, levels);
+        if (!m->multipliers) {
+            MF_NAME(add_scaled)(levels, by, n, acc + r * stride, stride);
+            continue;
         }
-        MF_ACC sum = 0;
-        for (uint32_t j = 0, n; j < m->row_codes; j += n) {
-            n = least(MF_TILE, m->row_codes - j);
-            mf_unpack_levels(m, first + j, n, levels);
-            for (uint32_t i = 0; sparse && i < n; i++) {
-                gathered[i] = x[mf_next_place(m, &places)];
-            }
-            sum += MF_NAME(row_tile)(m, first + j, levels, sparse ? gathered : x + j, n);
+        for (uint32_t i = 0; i < n; i++) {
+            const uint32_t group = (r + i) * m->groups + j / (m->row_codes / m->groups);
+            MF_NAME(add_scaled)(levels + i, mf_multiplier(m, group) * by, 1,
+                                acc + (r + i) * stride, stride);
         }
-        acc[r * stride] += sum;
     }
 }
 
 static void MF_NAME(multiply_columns)(const mf_matrix *m, const MF_X *x, sent_inputs sent,
                                       MF_ACC *acc, size_t stride) {
-    int16_t levels[MF_TILE];
     for (uint32_t j = 0; j < m->inputs; j++) {
-        if (!any_sent(sent, j, 1) || x[j] == 0) {
-            continue;
-        }
-        for (uint32_t r = 0, n; r < m->out; r += n) {
-            n = least(MF_TILE, m->out - r);
-            mf_unpack_levels(m, j * m->out + r, n, levels);
-            if (!m->multipliers) {
-                MF_NAME(add_scaled)(levels, x[j], n, acc + r * stride, stride);
-                continue;
-            }
-            for (uint32_t i = 0; i < n; i++) {
-                const uint32_t group = (r + i) * m->groups + j / (m->row_codes / m->groups);
-                MF_NAME(add_scaled)(levels + i, mf_multiplier(m, group) * x[j], 1,
-                                    acc + (r + i) * stride, stride);
-            }
+        if (any_sent(sent, j, 1) && x[j] != 0) {
+            MF_NAME(column)(m, j, x[j], 0, m->out, acc, stride);
         }
     }
 }

@@ -1,5 +1,6 @@
 // Batches: ragged sequences that start from reset, stepped together, over threads.
 #include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <atomic>
@@ -25,6 +26,7 @@ struct Batch {
     double *outputs;               // [steps or count, K]
     std::vector<uint8_t *> states; // of every slot: [count, bytes]
     std::vector<int16_t *> codes;  // of every site: [steps, or sequences where it runs once; inputs]
+    std::vector<uint32_t> limits; // of terms of every refinement; empty: none
     std::atomic<size_t> next{0};
 
     // Of every lane: the row of x, the number of the sequence.
@@ -36,16 +38,20 @@ struct Batch {
     struct Worker {
         Worker(const Plan &plan, size_t sites)
             : memory(plan.memory_bytes), scratch(plan.weights->scratch_bytes()), counts(sites),
+              used(plan.refinements.size()),
               rows{std::vector<size_t>(plan.rows), std::vector<size_t>(plan.rows)} {}
         Memory memory, scratch;
         std::vector<mf_counts> counts;
+        std::vector<uint32_t> used;
         Rows rows;
         std::exception_ptr failed;
     };
 
     void work(Worker &own) noexcept {
         try {
-            const mf_run run = {own.memory.data(), own.scratch.data(), own.counts.data(), nullptr};
+            const mf_budget budget = {limits.data(), own.used.data(), nullptr, nullptr, nullptr, 0};
+            const mf_run run = {own.memory.data(), own.scratch.data(), own.counts.data(), nullptr,
+                                limits.empty() ? nullptr : &budget};
             for (size_t first; (first = next.fetch_add(plan.rows)) < count;) {
                 group(run, first, std::min<size_t>(plan.rows, count - first), own.rows);
             }
@@ -191,7 +197,8 @@ template <typename T>
 void run_batch(const std::shared_ptr<Plan> &plan, const Array<const T> &x, const Numbers &order,
                const Numbers &starts, const Numbers &lengths, size_t threads,
                const Array<double> &outputs, const nb::list &states,
-               const Array<uint64_t> &counts, const nb::list &codes) {
+               const Array<uint64_t> &counts, const nb::list &codes,
+               const std::vector<uint32_t> &terms) {
     require(plan && plan->finished, "plans must be finished");
     require(x.ndim() == 2 && x.shape(1) == plan->x.size, "x must be [steps, inputs]");
     const size_t steps = x.shape(0), count = order.size(), sites = plan->weights->count();
@@ -205,7 +212,7 @@ void run_batch(const std::shared_ptr<Plan> &plan, const Array<const T> &x, const
     require(threads >= 1 && threads <= 1024, "threads must be from 1 to 1024");
     Batch batch{*plan, reinterpret_cast<const uint8_t *>(x.data()), sizeof(T) == sizeof(double),
                 numbers_of(order), numbers_of(starts), numbers_of(lengths), count,
-                outputs.data(), {}, {}};
+                outputs.data(), {}, {}, terms};
     Pieces pieces;
     pieces.add(x);
     pieces.add(outputs);
@@ -220,7 +227,13 @@ void run_batch(const std::shared_ptr<Plan> &plan, const Array<const T> &x, const
         held_states.push_back(array);
     }
     require(codes.size() == 0 || (plan->integer && codes.size() == sites), "an array for each site");
+    require(terms.empty() || terms.size() == plan->refinements.size(), "terms of each weight that has any");
     for (size_t site = 0; site < codes.size(); site++) {
+        if (codes[site].is_none()) {
+            require(plan->is_refined(site), "codes of every product but those of terms");
+            batch.codes.push_back(nullptr);
+            continue;
+        }
         const auto array = nb::cast<Array<int16_t>>(codes[site], false);
         require(array.ndim() == 2 && array.shape(1) == plan->weights->at(site).entering &&
                     array.shape(0) == (plan->runs_once(site) ? count : steps),
@@ -255,7 +268,8 @@ template <typename T>
 void bind_of(nb::module_ &m) {
     m.def("run_batch", &run_batch<T>, "plan"_a, "x"_a.noconvert(), "order"_a.noconvert(),
           "starts"_a.noconvert(), "lengths"_a.noconvert(), "threads"_a, "outputs"_a.noconvert(),
-          "states"_a, "counts"_a.noconvert(), "codes"_a);
+          "states"_a, "counts"_a.noconvert(), "codes"_a,
+          "terms"_a = std::vector<uint32_t>());
 }
 
 }  // namespace

@@ -146,6 +146,8 @@ class Prover {
         int bits = c.kernel == MF_QUANTIZE ? c.bits : 0;
         if (is_linear(c.kernel)) {
             codes(made.reads[0], weights_.at(c.site).x_bits);
+        } else if (c.kernel == MF_REFINE_I32 || c.kernel == MF_REFINE_I64) {
+            codes(made.reads[0], weights_.at(c.refinement->inner_site).x_bits);
         } else if (c.kernel == MF_DELTA_ENCODE) {
             require(c.bits <= weights_.at(c.site).x_bits, "a call makes wider codes than its product takes");
             codes(made.reads[0], c.bits);

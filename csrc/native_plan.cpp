@@ -45,6 +45,9 @@ constexpr Signature kSignatures[MF_KERNELS] = {
     {{4}, {4}},
     {{4}, {4}},
     /* copy: as `item_bytes` says */ {{1}, {1}},
+    /* refine */ {{2}, {4}},
+    {{2}, {8}},
+    {{4}, {4}},
 };
 
 bool is_linear(int kernel) { return kernel >= MF_LINEAR_I32 && kernel <= MF_LINEAR_F32; }
@@ -208,10 +211,12 @@ void Plan::check(const mf_call &c, const std::vector<Operand> &in,
     bool sound = true;
     if (is_linear(c.kernel) || is_accumulate(c.kernel)) {
         const Weights::Product &made = weights->at(c.site);
-        sound = made.bits == accumulator_bits(c.kernel) && in[0].size == made.entering &&
+        sound = made.form == Weights::Form::kProduct && made.bits == accumulator_bits(c.kernel) && in[0].size == made.entering &&
                 size == static_cast<size_t>(c.product->out) * c.product->positions;
     }
-    if (is_accumulate(c.kernel)) {
+    if (is_refine(c.kernel)) {
+        sound = in[0].size == weights->at(c.refinement->inner_site).entering && size == c.product->out;
+    } else if (is_accumulate(c.kernel)) {
         sound = sound && in[1].size == blocks(in[0].size, c.block) && in[2].size == size &&
                 in[2].place.offset == out[0].place.offset &&
                 in[2].place.stride == out[0].place.stride;
@@ -242,19 +247,25 @@ void Plan::add_call(int kernel, int site, const nb::list &inputs, const nb::list
     const Signature &signature = kSignatures[kernel];
     mf_call c = {};
     c.kernel = static_cast<mf_kernel>(kernel);
-    if (is_linear(kernel) || is_accumulate(kernel) || kernel == MF_DELTA_ENCODE) {
+    if (is_linear(kernel) || is_accumulate(kernel) || is_refine(kernel) || kernel == MF_DELTA_ENCODE) {
         require(site >= 0, "a product needs a site");
         c.site = static_cast<uint32_t>(site);
         const Weights::Product &made = weights->at(c.site);
         require(once_.emplace(c.site, made_.back().once).first->second == made_.back().once,
                 "a product runs either once or at every step");
-        if (kernel != MF_DELTA_ENCODE) {
-            c.product = &made.product;
+        c.product = kernel == MF_DELTA_ENCODE ? nullptr : &made.product;
+        if (is_refine(kernel)) {
+            refinements.push_back(make_refinement(c, attrs, *weights));
+            c.refinement = &refinements.back()->refinement;
+            macs += refinements.back()->macs;
+        } else if (c.product) {
             macs += static_cast<uint64_t>(made.product.out) * made.product.inputs *
                     made.product.positions;
         }
     }
-    read_attrs(c, attrs);
+    if (!is_refine(kernel)) {
+        read_attrs(c, attrs);
+    }
     bool joined = true;
     std::vector<Piece> pieces; // inputs, then outputs
     const auto read = [&](const nb::list &given, const uint8_t *bytes, mf_place *places) {
@@ -278,7 +289,7 @@ void Plan::add_call(int kernel, int site, const nb::list &inputs, const nb::list
     check(c, in, out);
     for (size_t i = in.size(); i < pieces.size(); i++) {
         for (size_t k = 0; k < i; k++) {
-            const bool in_place = k < in.size() && !is_linear(kernel) && is_same(pieces[i], pieces[k]);
+            const bool in_place = k < in.size() && !is_linear(kernel) && !is_refine(kernel) && is_same(pieces[i], pieces[k]);
             require(in_place || is_apart(pieces[i], pieces[k], rows),
                     "an output lies partly where another operand lies");
         }
@@ -316,6 +327,7 @@ void Plan::finish(nb::handle given_x, nb::handle given_y) {
     prove();
     join_calls();
     take_entering();
+    share_time();
     for (Stage &stage : made_) {
         for (const auto *calls : {&stage.ahead, &stage.step}) {
             for (const LoadedCall &made : *calls) {

@@ -17,6 +17,7 @@
 #include "native_gates.h"
 #include "native_limits.h"
 #include "native_matrix.h"
+#include "native_refine.h"
 #include "plan.h"
 
 // Zeroed memory on a cache line's boundary.
@@ -41,15 +42,22 @@ class Weights {
     Weights &operator=(const Weights &) = delete;
     // `stored` is a core.stored_matrix.StoredMatrix; `map` is the size of what taps point into.
     void add_codes(nanobind::handle stored, int x_bits, int accumulator_bits, nanobind::handle bias,
-                   nanobind::handle taps, uint32_t map, uint32_t unit);
+                   nanobind::handle taps, uint32_t map, uint32_t unit, bool packed);
     void add_floats(const Array<const float> &matrix, nanobind::handle bias, nanobind::handle taps,
                     uint32_t map, uint32_t unit);
+    // What progressive products of floats multiply x with, and what is added as often (refine.h).
+    void add_term_inputs(const Array<const float> &v, nanobind::handle index, uint32_t inputs,
+                         nanobind::handle bias);
+    void add_term_outputs(const Array<const float> &u, nanobind::handle bias);
 
+    enum class Form { kProduct, kTermInputs, kTermOutputs };
     struct Product {
+        Form form = Form::kProduct;
         mf_product product = {};
         int bits = 0;        // of the accumulator; 0: floats
         int x_bits = 0;      // of the codes that it is packed for
         size_t entering = 0; // elements of the vector or map that is multiplied
+        uint32_t kept = 0, width = 0; // of term inputs
         uint64_t bound = 0;  // of the magnitude of its sums; UINT64_MAX: none is known
         Memory packed, bias, taps, codes, table, multipliers, index;
     };
@@ -60,6 +68,7 @@ class Weights {
     const mf_elementwise *const kernels = mf_elementwise_table();
 
   private:
+    static void add_bias(Product &made, nanobind::handle bias);
     static void own(Product &made, const NativeMatrix &native);
     void finish(Product &made, nanobind::handle taps, uint32_t map, uint32_t unit);
     std::deque<Product> products_; // stay where they are: calls point to them
@@ -87,6 +96,7 @@ class Plan {
 
     size_t calls() const; // those that are made
     bool runs_once(size_t site) const;
+    bool is_refined(size_t site) const; // a product of terms
     // Whether the state of so many rows is one that steps may begin with.
     bool allows_state(const uint8_t *state, size_t rows) const;
 
@@ -104,6 +114,9 @@ class Plan {
     };
     std::vector<Slot> slots; // of all stages, in their order
     Proof proof;
+    std::vector<std::unique_ptr<Refinement>> refinements; // by their numbers, once the plan is finished
+    std::vector<uint32_t> order;    // numbers of refinements as they run
+    std::vector<uint64_t> reserves; // of refinements: ns that a step goes on after them; empty: not measured yet
 
   private:
     Operand operand(nanobind::handle given, size_t item_bytes) const;
@@ -116,6 +129,7 @@ class Plan {
     uint64_t bound(const LoadedCall &made) const;
     void join_calls();
     void take_entering();
+    void share_time();
 
     struct Stage {
         std::vector<LoadedCall> ahead, step;

@@ -36,7 +36,7 @@ inline bool enter_fx(const Plan &plan, const void *x, size_t first, size_t n, bo
     return mf_finite_f32(narrow_x, n);
 }
 
-// x, float32 or (wide) float64, into a row of a plan's memory. Whether it is finite; x of plans of floats must be.
+// x, float32 or (wide) float64, into a row of a plan's memory. Whether it is finite; float64 for plans of floats must be.
 inline bool enter(const Plan &plan, uint8_t *memory, size_t row, const void *x, bool wide) {
     const size_t size = plan.x.size;
     uint8_t *to = row_of(plan.x.place, memory, row);
@@ -44,7 +44,13 @@ inline bool enter(const Plan &plan, uint8_t *memory, size_t row, const void *x, 
     if (!plan.integer && wide) {
         mf_enter_f32_f64(static_cast<const double *>(x), size, reinterpret_cast<float *>(to));
     } else if (!plan.integer) {
-        std::memcpy(to, x, size * sizeof(float));
+        const auto *narrow_x = static_cast<const float *>(x);
+        auto *floats = reinterpret_cast<float *>(to);
+        if (const auto fast = plan.weights->kernels->copy_f32) {
+            return fast(narrow_x, size, floats);
+        }
+        std::memcpy(floats, narrow_x, size * sizeof(float));
+        finite = mf_finite_f32(narrow_x, size);
     } else if (plan.entering.empty()) {
         finite = enter_fx(plan, x, 0, size, wide, reinterpret_cast<int32_t *>(to));
     } else {

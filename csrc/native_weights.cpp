@@ -91,7 +91,7 @@ void Weights::finish(Product &made, nb::handle taps, uint32_t map, uint32_t unit
 }
 
 void Weights::add_codes(nb::handle stored, int x_bits, int bits, nb::handle bias, nb::handle taps,
-                        uint32_t map, uint32_t unit) {
+                        uint32_t map, uint32_t unit, bool packed) {
     require(x_bits >= 2 && x_bits <= 16 && (bits == 32 || bits == 64), "bits of codes or sums");
     NativeMatrix native = as_native_matrix(stored);
     Product made;
@@ -113,7 +113,7 @@ void Weights::add_codes(nb::handle stored, int x_bits, int bits, nb::handle bias
         made.bound = plus(made.bound, bits == 32 ? largest<int32_t>(made.bias, p.out)
                                                  : largest<int64_t>(made.bias, p.out));
     }
-    const size_t bytes = bits == 32 ? mf_packed_bytes(&p.matrix, x_bits) : 0;
+    const size_t bytes = packed && bits == 32 ? mf_packed_bytes(&p.matrix, x_bits) : 0;
     if (bytes) {
         made.packed = Memory(bytes);
         mf_pack(&p.matrix, x_bits, made.packed.data());
@@ -140,6 +140,14 @@ void Weights::own(Product &made, const NativeMatrix &native) {
     copy(made.index, m.index, native.index_bytes);
 }
 
+// Of floats.
+void Weights::add_bias(Product &made, nb::handle bias) {
+    if (!bias.is_none()) {
+        made.bias = copy_of<float>(bias, made.product.out, "a bias must have one entry for each output");
+        made.product.bias = made.bias.data();
+    }
+}
+
 void Weights::add_floats(const Array<const float> &matrix, nb::handle bias, nb::handle taps,
                          uint32_t map, uint32_t unit) {
     require(matrix.ndim() == 2 && matrix.size() && matrix.size() >> 31 == 0, "a matrix [out, in]");
@@ -147,21 +155,65 @@ void Weights::add_floats(const Array<const float> &matrix, nb::handle bias, nb::
     mf_product &p = made.product;
     p.out = static_cast<uint32_t>(matrix.shape(0));
     p.inputs = static_cast<uint32_t>(matrix.shape(1));
-    if (!bias.is_none()) {
-        made.bias = copy_of<float>(bias, p.out, "a bias must have one entry for each output");
-        p.bias = made.bias.data();
-    }
+    add_bias(made, bias);
     made.packed = Memory(mf_packed_f32_bytes(p.out, p.inputs));
     mf_pack_f32(matrix.data(), p.out, p.inputs, made.packed.data());
     p.packed = made.packed.data();
     finish(made, taps, map, unit);
 }
 
+void Weights::add_term_inputs(const Array<const float> &v, nb::handle index, uint32_t inputs,
+                              nb::handle bias) {
+    require(v.ndim() == 2 && v.size() && v.size() >> 31 == 0 && mf_finite_f32(v.data(), v.size()),
+            "terms must be finite numbers [rows, kept]");
+    Product made;
+    made.form = Form::kTermInputs;
+    made.kept = static_cast<uint32_t>(v.shape(1));
+    made.width = 1;
+    mf_product &p = made.product;
+    p.out = static_cast<uint32_t>(v.shape(0));
+    p.inputs = inputs;
+    if (index.is_none()) {
+        require(made.kept == inputs, "dense terms must have a number for each input");
+    } else {
+        Array<const uint32_t> array;
+        require(nb::try_cast(index, array, false) && array.ndim() == 2 && array.shape(0) == p.out &&
+                    array.shape(1) && v.shape(1) % array.shape(1) == 0,
+                "places of terms must be uint32 [rows, blocks]");
+        made.width = static_cast<uint32_t>(v.shape(1) / array.shape(1));
+        made.kept = static_cast<uint32_t>(array.shape(1));
+        require(inputs % made.width == 0, "blocks of terms must divide the inputs");
+        for (size_t i = 0; i < array.size(); i++) {
+            require(array.data()[i] < inputs / made.width, "a place of a term lies beyond the inputs");
+        }
+        made.index = copy_of<uint32_t>(index, array.size(), "places");
+    }
+    add_bias(made, bias);
+    made.codes = copy_of<float>(nb::cast(v), v.size(), "terms");
+    finish(made, nb::none(), inputs, 1);
+}
+
+void Weights::add_term_outputs(const Array<const float> &u, nb::handle bias) {
+    require(u.ndim() == 2 && u.size() && u.size() >> 31 == 0 && mf_finite_f32(u.data(), u.size()),
+            "terms must be finite numbers [terms, out]");
+    Product made;
+    made.form = Form::kTermOutputs;
+    mf_product &p = made.product;
+    p.out = static_cast<uint32_t>(u.shape(1));
+    p.inputs = static_cast<uint32_t>(u.shape(0));
+    add_bias(made, bias);
+    made.codes = copy_of<float>(nb::cast(u), u.size(), "terms");
+    finish(made, nb::none(), p.inputs, 1);
+}
+
 void bind_weights(nb::module_ &m) {
     nb::class_<Weights>(m, "Weights")
         .def(nb::init<>())
         .def("add_codes", &Weights::add_codes, "matrix"_a, "x_bits"_a, "accumulator_bits"_a,
-             "bias"_a.none(), "taps"_a.none(), "entering"_a, "unit"_a)
+             "bias"_a.none(), "taps"_a.none(), "entering"_a, "unit"_a, "packed"_a = true)
         .def("add_floats", &Weights::add_floats, "matrix"_a.noconvert(), "bias"_a.none(),
-             "taps"_a.none(), "entering"_a, "unit"_a);
+             "taps"_a.none(), "entering"_a, "unit"_a)
+        .def("add_term_inputs", &Weights::add_term_inputs, "v"_a.noconvert(), "index"_a.none(), "inputs"_a,
+             "bias"_a.none())
+        .def("add_term_outputs", &Weights::add_term_outputs, "u"_a.noconvert(), "bias"_a.none());
 }

@@ -13,6 +13,7 @@
 #include "gates.h"
 #include "matrix.h"
 #include "piecewise.h"
+#include "refine.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -63,8 +64,15 @@ typedef struct {
     void (*mul_f32)(const float *a, const float *b, size_t n, float *out);
     void (*sigmoid_f32)(const float *x, size_t n, float *out);
     void (*tanh_f32)(const float *x, size_t n, float *out);
+    /* Those of refine.h; the order of sums of floats is free. */
+    void (*refine_f32)(const mf_terms *t, const float *x, const float *bias, float *y,
+                       mf_refine_budget *b);
+    void (*refine_i32)(const mf_stored_terms *t, const int16_t *x, const int32_t *bias,
+                       int32_t *acc, mf_refine_budget *b);
     /* mf_enter_fx_f32 of plan.h, and whether all x are finite; NULL: those of plan.h. */
     int (*enter_f32)(const float *x, size_t n, int32_t *fx);
+    /* A copy, and whether all x are finite; NULL: none. */
+    int (*copy_f32)(const float *x, size_t n, float *y);
     mf_lstm_kernel *lstm;
     mf_gru_kernel *gru;
 } mf_elementwise;

@@ -163,6 +163,9 @@ static void call_kernel(const mf_call *c, const mf_run *run, size_t first, size_
     case MF_ONE_HOT:
     case MF_ONE_HOT_F32: call_one_hot(c, run, first, rows); break;
     case MF_COPY: call_copy(c, run, first, rows); break;
+    case MF_REFINE_I32:
+    case MF_REFINE_I64:
+    case MF_REFINE_F32: mf_product_refine(c, run, first, rows, e); break;
     case MF_LSTM:
     case MF_GRU: call_gates(c, run, first, rows, e); break;
     }

@@ -11,6 +11,7 @@
 #include "matrix.h"
 #include "packed.h"
 #include "piecewise.h"
+#include "refine.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -43,6 +44,9 @@ typedef enum {
     MF_RELU_F32,
     MF_ONE_HOT_F32,
     MF_COPY,
+    MF_REFINE_I32,
+    MF_REFINE_I64,
+    MF_REFINE_F32,
     MF_KERNELS,
     /* What is made of other calls when a plan is loaded (native_gates.cpp): inputs are the sums of both products and
      * the old state, outputs the new one and, of LSTM, out. */
@@ -66,6 +70,16 @@ typedef struct {
     uint64_t runs, units, active;
 } mf_counts;
 
+/* What a progressive product computes with; of floats `terms`, else `stored`. */
+typedef struct {
+    mf_terms terms;
+    mf_stored_terms stored;
+    uint32_t count;       /* terms in all */
+    uint32_t number;      /* of budgets, among all refinements of a step */
+    uint32_t share;       /* of the time that is left (mf_refine_share) */
+    uint32_t inner_site;  /* of v; the call's site is that of u */
+} mf_refinement;
+
 /* Where a row of a buffer lies in the block of memory, and how far the next is, in bytes; 0 where there is one for all rows. */
 typedef struct {
     size_t offset, stride;
@@ -86,6 +100,7 @@ typedef struct {
     uint32_t item_bytes;      /* of copy */
     mf_piecewise table;
     const mf_gates *gates;
+    const mf_refinement *refinement;
 } mf_call;
 
 /* A carried value: `bytes` of `init` (or zeros) at reset. */
@@ -113,12 +128,13 @@ typedef struct {
 } mf_trace;
 
 /* `scratch` has mf_product_scratch() bytes of the neediest product and is 64-byte aligned, as `memory` is; `counts` is
- * one entry a site, or NULL; `trace` may be NULL. */
+ * one entry a site, or NULL; `trace` may be NULL, and so may `budget`: then progressive products have all terms. */
 typedef struct {
     uint8_t *memory;
     uint8_t *scratch;
     mf_counts *counts;
     const mf_trace *trace;
+    const mf_budget *budget;
 } mf_run;
 
 size_t mf_product_scratch(const mf_product *p);
@@ -148,6 +164,8 @@ void mf_product_linear_i64(const mf_call *c, const mf_run *run, size_t first, si
 void mf_product_linear_f32(const mf_call *c, const mf_run *run, size_t first, size_t rows);
 void mf_product_accumulate_i32(const mf_call *c, const mf_run *run, size_t first, size_t rows);
 void mf_product_accumulate_i64(const mf_call *c, const mf_run *run, size_t first, size_t rows);
+void mf_product_refine(const mf_call *c, const mf_run *run, size_t first, size_t rows,
+                       const mf_elementwise *e);
 
 #ifdef __cplusplus
 }

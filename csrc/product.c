@@ -344,3 +344,38 @@ void mf_product_accumulate_i64(const mf_call *c, const mf_run *run, size_t first
         }
     }
 }
+
+/* --- refine -------------------------------------------------------------------------------------- */
+/* Of the inputs of a product, as many as its share of the terms. */
+static void count_terms(mf_counts *counts, uint64_t inputs, uint32_t terms, uint32_t count) {
+    counts->runs++;
+    counts->units += terms;
+    counts->active += inputs * terms / count;
+}
+
+void mf_product_refine(const mf_call *c, const mf_run *run, size_t first, size_t rows,
+                       const mf_elementwise *e) {
+    const mf_refinement *r = c->refinement;
+    const void *bias = c->product->bias;
+    for (size_t i = first; i < first + rows; i++) {
+        mf_refine_budget budget = mf_refine_share(run->budget, r->number, r->count, r->share);
+        const void *x = MF_AT(c, run, in, 0, i, const void);
+        void *y = MF_AT(c, run, out, 0, i, void);
+        if (c->kernel == MF_REFINE_F32) {
+            e->refine_f32(&r->terms, (const float *)x, (const float *)bias, (float *)y, &budget);
+        } else if (c->kernel == MF_REFINE_I32) {
+            e->refine_i32(&r->stored, (const int16_t *)x, (const int32_t *)bias, (int32_t *)y,
+                          &budget);
+        } else {
+            mf_refine_i64(&r->stored, (const int16_t *)x, (const int64_t *)bias, (int64_t *)y,
+                          &budget);
+        }
+        if (run->budget) {
+            run->budget->used[r->number] = budget.used;
+        }
+        if (run->counts) {
+            count_terms(run->counts + r->inner_site, c->in_size, budget.used, r->count);
+            count_terms(run->counts + c->site, r->count, budget.used, r->count);
+        }
+    }
+}

@@ -7,9 +7,11 @@
 #include <cstdint>
 #include <cstring>
 
+#include "native_budget.h"
 #include "native_plan.h"
 #include "native_reals.h"
 #include "native_rows.h"
+#include "native_step.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -23,8 +25,7 @@ constexpr uint64_t kLongMacs = 1 << 16;
 class Stream {
   public:
     Stream(std::shared_ptr<Plan> step, std::shared_ptr<Plan> chunk)
-        : step_(std::move(step)), chunk_(std::move(chunk)) {
-        require(step_ && chunk_ && step_->finished && chunk_->finished, "plans must be finished");
+        : step_(finished(std::move(step))), chunk_(finished(std::move(chunk))), budget_(*step_) {
         require(step_->rows == 1 && step_->state_bytes == chunk_->state_bytes &&
                     step_->weights == chunk_->weights && step_->integer == chunk_->integer &&
                     step_->x.size == chunk_->x.size && step_->y.size == chunk_->y.size,
@@ -36,8 +37,13 @@ class Stream {
         reset();
     }
 
-    nb::object step(nb::handle given, nb::handle given_out) {
+    // `allowed` is NULL where all terms are computed; else the result is an answer.
+    nb::object step(nb::handle given, nb::handle given_out, const Allowed *allowed) {
         const Plan &plan = *step_;
+        const Busy busy(busy_);
+        if (allowed) {
+            allow(*allowed);
+        }
         const Reals x(given.ptr(), "x", false);
         if (x.ndim() != 1 || x.shape(0) != plan.x.size) {
             wrong_shape("x", x, "[" + std::to_string(plan.x.size) + "]");
@@ -49,22 +55,25 @@ class Stream {
         if (out.ndim() != 1 || out.shape(0) != plan.y.size || out.wide() != x.wide()) {
             wrong_shape("out", out, "[" + std::to_string(plan.y.size) + "] of the type of x");
         }
-        const Busy busy(busy_);
-        if (!plan.integer) {
+        if (may_fail()) {
             keep_state();
         }
-        bool finite;
-        if (plan.macs >= kLongMacs) {
-            nb::gil_scoped_release unlocked;
-            finite = advance(x, out);
-        } else {
-            finite = advance(x, out);
-        }
-        if (!finite) {
+        const bool timed = allowed && budget_.has_deadline();
+        const uint64_t macs = timed ? 0 : allowed ? budget_.macs() : plan.macs;
+        if (!advance(x, out, macs, allowed ? budget_.budget() : nullptr)) {
             refuse();
         }
         check_results(out, 1);
-        return result;
+        if (!allowed) {
+            return result;
+        }
+        try {
+            budget_.finish();
+        } catch (...) {
+            put_back();
+            throw;
+        }
+        return budget_.answer(result);
     }
 
     nb::object run(nb::handle given, nb::handle given_out) {
@@ -97,7 +106,7 @@ class Stream {
             finite = run_chunks(x, out, steps);
         }
         if (!finite) {
-            std::memcpy(memory_.data(), before_.data(), step_->state_bytes);
+            put_back();
             refuse();
         }
         check_results(out, plan.per_step ? steps : 1);
@@ -124,7 +133,25 @@ class Stream {
         std::memcpy(memory_.data(), given.data(), given.size());
     }
 
+    void describe(const nb::tuple &names, nb::object answer) { budget_.describe(names, std::move(answer)); }
+    void set_ladder(const nb::list &rungs) {
+        const Busy busy(busy_);
+        budget_.set_ladder(rungs);
+    }
+    nb::object clock() const { return budget_.clock(); }
+    void set_clock(nb::object clock) {
+        const Busy busy(busy_);
+        budget_.set_clock(std::move(clock));
+    }
+
+    void forget_clock() { budget_.set_clock(nb::none()); }
+
   private:
+    static std::shared_ptr<Plan> finished(std::shared_ptr<Plan> plan) {
+        require(plan && plan->finished, "plans must be finished");
+        return plan;
+    }
+
     // One caller at a time: another thread would mix two sequences.
     class Busy {
       public:
@@ -152,13 +179,15 @@ class Stream {
         throw std::invalid_argument("x holds NaN or infinity; expected finite numbers");
     }
 
-    // Integers are checked as they come in.
+    // What plans of floats make float32; all else is checked as it comes in.
     static void check_floats(const Plan &plan, const Reals &x, size_t n) {
-        if (!plan.integer && !x.is_finite(n)) {
+        if (plan.integer || !x.wide()) {
+            return;
+        }
+        if (!x.is_finite(n)) {
             refuse();
         }
-        if (!plan.integer && x.wide() &&
-            !is_within_float(static_cast<const double *>(x.data()), n)) {
+        if (!is_within_float(static_cast<const double *>(x.data()), n)) {
             throw std::invalid_argument(
                 "x holds numbers beyond float32; expected what float32 can hold");
         }
@@ -184,15 +213,47 @@ class Stream {
         }
     }
 
-    // Inputs may turn out not to be finite; floats may overflow, integers saturate.
+    void allow(const Allowed &allowed) {
+        require(!step_->refinements.empty(), "this model has no terms: it takes neither terms, budget nor deadline_s");
+        if (allowed.kind == Allowed::kTerms) {
+            budget_.allow_terms(allowed.value);
+        } else if (allowed.kind == Allowed::kOperations) {
+            budget_.allow_operations(allowed.value);
+        } else {
+            budget_.allow_until(allowed.value, budget_.now());
+            if (budget_.needs_reserves()) {
+                measure_reserves();
+            }
+        }
+    }
+
+    // On an input of zeros, from the present state, which stays.
+    void measure_reserves() {
+        const Plan &plan = *step_;
+        const std::vector<float> x(plan.x.size);
+        const nb::object y = new_array(0, plan.y.size, false, true);
+        const Reals out(y.ptr(), "out", true);
+        std::memcpy(before_.data(), memory_.data(), plan.state_bytes);
+        budget_.measure_reserves([&] {
+            enter(plan, memory_.data(), 0, x.data(), false);
+            run_step(budget_.budget());
+            leave(plan, row_of(plan.y.place, memory_.data(), 0), out.data(), plan.y.size, out.wide());
+            (void)budget_.answer(y);
+            put_back();
+        });
+    }
+
+    // Inputs may turn out not to be finite; floats may overflow, clocks may fail, integers saturate.
+    bool may_fail() const { return !step_->integer || !step_->refinements.empty(); }
     void keep_state() { std::memcpy(before_.data(), memory_.data(), step_->state_bytes); }
+    void put_back() { std::memcpy(memory_.data(), before_.data(), step_->state_bytes); }
 
     void check_results(const Reals &out, size_t rows) {
         const size_t size = step_->y.size;
         if (step_->integer || out.is_finite(rows * size)) {
             return;
         }
-        std::memcpy(memory_.data(), before_.data(), step_->state_bytes);
+        put_back();
         size_t row = 0;
         while (out.is_finite((row + 1) * size)) {
             row++;
@@ -203,24 +264,32 @@ class Stream {
             "; expected finite numbers: repair the trained weights or standardise the data");
     }
 
-    // Whether x is finite; else nothing is done.
-    bool advance(const Reals &x, const Reals &out) {
+    // Whether x is finite; else nothing is done. The interpreter's lock is released for long work.
+    bool advance(const Reals &x, const Reals &out, uint64_t macs, const mf_budget *budget) {
+        if (macs >= kLongMacs) {
+            nb::gil_scoped_release unlocked;
+            return advance(x, out, 0, budget);
+        }
         const Plan &plan = *step_;
-        const mf_run run = {memory_.data(), scratch_.data(), nullptr, nullptr};
-        if (!enter(plan, run.memory, 0, x.data(), x.wide())) {
+        if (!enter(plan, memory_.data(), 0, x.data(), x.wide())) {
             return false;
         }
-        for (const mf_stage &stage : plan.stages) {
+        run_step(budget);
+        leave(plan, row_of(plan.y.place, memory_.data(), 0), out.data(), plan.y.size, out.wide());
+        return true;
+    }
+
+    void run_step(const mf_budget *budget) {
+        const mf_run run = {memory_.data(), scratch_.data(), nullptr, nullptr, budget};
+        for (const mf_stage &stage : step_->stages) {
             mf_run_stage(&stage, &run, 0, 1);
         }
-        leave(plan, row_of(plan.y.place, run.memory, 0), out.data(), plan.y.size, out.wide());
-        return true;
     }
 
     // Whether x is finite; else the state is lost.
     bool run_chunks(const Reals &x, const Reals &out, size_t steps) {
         const Plan &plan = *chunk_;
-        const mf_run run = {memory_.data(), scratch_.data(), nullptr, nullptr};
+        const mf_run run = {memory_.data(), scratch_.data(), nullptr, nullptr, nullptr};
         const size_t item = x.wide() ? sizeof(double) : sizeof(float);
         const auto *from = static_cast<const uint8_t *>(x.data());
         auto *to = static_cast<uint8_t *>(out.data());
@@ -249,6 +318,7 @@ class Stream {
     }
 
     std::shared_ptr<Plan> step_, chunk_;
+    Budget budget_;
     Memory memory_, scratch_, before_; // before_: the state before a call
     bool wide_ = false; // memory_ has room for chunks
     std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
@@ -257,21 +327,12 @@ class Stream {
 // --- steps without nanobind's call -----------------------------------------------------------------
 // The call of a bound method with default arguments takes longer than a small network's step.
 PyObject *call_step(PyObject *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {
-    PyObject *x = count > 0 ? args[0] : nullptr, *out = count > 1 ? args[1] : Py_None;
-    const Py_ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
-    bool known = count <= 2;
-    for (Py_ssize_t i = 0; i < named && known; i++) {
-        PyObject *name = PyTuple_GET_ITEM(names, i);
-        const bool is_x = PyUnicode_CompareWithASCIIString(name, "x") == 0;
-        known = is_x ? !x : PyUnicode_CompareWithASCIIString(name, "out") == 0 && count < 2;
-        (is_x ? x : out) = args[count + i];
-    }
-    if (!known || !x) {
-        PyErr_SetString(PyExc_TypeError, "step takes x and, if wanted, out");
+    StepArguments given;
+    if (!read_step_arguments(args, count, names, given)) {
         return nullptr;
     }
     try {
-        return nb::inst_ptr<Stream>(self)->step(x, out).release().ptr();
+        return nb::inst_ptr<Stream>(self)->step(given.x, given.out, given.limited ? &given.allowed : nullptr).release().ptr();
     } catch (nb::python_error &error) {
         error.restore();
     } catch (const std::invalid_argument &error) {
@@ -286,20 +347,42 @@ PyObject *call_step(PyObject *self, PyObject *const *args, Py_ssize_t count, PyO
 
 PyMethodDef step_method = {
     "step", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_step)),
-    METH_FASTCALL | METH_KEYWORDS, "step(x, out=None): the next result"};
+    METH_FASTCALL | METH_KEYWORDS,
+    "step(x, out=None, *, terms=None, budget=None, deadline_s=None): the next result, or an answer within limits"};
 
 nb::object stepper(nb::handle stream) {
     (void)nb::cast<Stream &>(stream); // refuses others, and those without plans
     return nb::steal(PyCFunction_New(&step_method, stream.ptr()));
 }
 
+// A clock may hold the stream that it is the clock of.
+int traverse(PyObject *self, visitproc visit, void *arg) {
+    Py_VISIT(Py_TYPE(self));
+    if (nb::inst_ready(self)) {
+        Py_VISIT(nb::inst_ptr<Stream>(self)->clock().ptr());
+    }
+    return 0;
+}
+
+int forget(PyObject *self) {
+    nb::inst_ptr<Stream>(self)->forget_clock();
+    return 0;
+}
+
+PyType_Slot slots[] = {{Py_tp_traverse, reinterpret_cast<void *>(&traverse)},
+                       {Py_tp_clear, reinterpret_cast<void *>(&forget)},
+                       {0, nullptr}};
+
 }  // namespace
 
 void bind_runtime(nb::module_ &m) {
     load_numpy();
-    nb::class_<Stream>(m, "Stream")
+    nb::class_<Stream>(m, "Stream", nb::type_slots(slots))
         .def(nb::init<std::shared_ptr<Plan>, std::shared_ptr<Plan>>(), "step"_a, "chunk"_a)
         .def_prop_ro("step", &stepper)
+        .def("describe", &Stream::describe, "names"_a, "answer"_a)
+        .def("set_ladder", &Stream::set_ladder, "rungs"_a)
+        .def_prop_rw("clock", &Stream::clock, &Stream::set_clock, nb::arg().none())
         .def("run", &Stream::run, "x"_a.none(), "out"_a = nb::none())
         .def("reset", &Stream::reset)
         .def("get_state", &Stream::state)

@@ -6,6 +6,9 @@ do not fit raise ValueError. Nothing is allocated: results go to the arrays `out
 released meanwhile. Shifts `s` are from -62 to 62. "fx" is int32 with 16 fractional bits.
 """
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -125,9 +128,10 @@ class Weights:
         taps: Int32 | None,
         entering: int,
         unit: int,
+        packed: bool = True,
     ) -> None:
         """Add a StoredMatrix. `taps` [positions, inputs] point into a map of `entering` elements; `unit`
-        inputs share a fetch unit (for the counters).
+        inputs share a fetch unit (for the counters). Not `packed` where its terms are computed one by one.
         """
 
     def add_floats(
@@ -139,6 +143,22 @@ class Weights:
         unit: int,
     ) -> None:
         """Add a matrix [out, inputs] of floats."""
+
+    def add_term_inputs(
+        self,
+        v: npt.NDArray[np.float32],
+        index: npt.NDArray[np.uint32] | None,
+        inputs: int,
+        bias: npt.NDArray[np.float32] | None,
+    ) -> None:
+        """Add what terms of floats multiply x with: v [rows, kept] in blocks whose numbers index [rows,
+        blocks] has, of a vector of `inputs` elements (None: all of them).
+        """
+
+    def add_term_outputs(
+        self, u: npt.NDArray[np.float32], bias: npt.NDArray[np.float32] | None
+    ) -> None:
+        """Add what terms of floats add to the results: u [terms, out]."""
 
 class Plan:
     """Calls of kernels on one block of memory: the state, then the scratch.
@@ -173,8 +193,23 @@ class Stream:
 
     def __init__(self, step: Plan, chunk: Plan) -> None: ...
     def step(
-        self, x: npt.NDArray[np.floating], out: npt.NDArray[np.floating] | None = None
-    ) -> npt.NDArray[np.floating]: ...
+        self,
+        x: npt.NDArray[np.floating],
+        out: npt.NDArray[np.floating] | None = None,
+        *,
+        terms: int | Mapping[str, int] | None = None,
+        budget: float | None = None,
+        deadline_s: float | None = None,
+    ) -> Any: ...
+    def describe(self, names: tuple[str, ...], answer: Callable[..., Any]) -> None:
+        """Names of the weights that have terms, and what makes answers of (y, terms, operations, error,
+        late).
+        """
+
+    def set_ladder(self, rungs: list[tuple[list[int], float]]) -> None:
+        """Rungs of rising operations: the terms of each weight, and the error."""
+
+    clock: Callable[[], int] | None
     def run(
         self, x: npt.NDArray[np.floating], out: npt.NDArray[np.floating] | None = None
     ) -> npt.NDArray[np.floating]: ...
@@ -192,13 +227,15 @@ def run_batch(
     outputs: npt.NDArray[np.float64],
     states: list[npt.NDArray[np.uint8]],
     counts: npt.NDArray[np.uint64],
-    codes: list[Int16],
+    codes: list[Int16 | None],
+    terms: list[int] = ...,
 ) -> None:
     """Run sequences from reset, `order` by falling length, as many together as the plan has rows.
 
     outputs: [steps or sequences, K]; states: of every carried value [sequences, bytes]; counts [sites, 3]
     (runs, units, active) are added to; codes: none, or what every site's product sees
-    [steps, or sequences where it runs once, inputs].
+    [steps, or sequences where it runs once, inputs] (None where terms are computed); terms: of every
+    weight that has any, or none: all.
     """
 
 def replay_delta(

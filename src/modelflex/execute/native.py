@@ -5,161 +5,30 @@ Floats agree to `FLOAT_TOLERANCE`: sums run in another order, and σ and tanh ar
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn, SupportsIndex
 
 import numpy as np
 
 from modelflex.core.data import Sequences, as_sequences
-from modelflex.core.fixed import TANH_TABLE, Array
-from modelflex.core.plan import ITEM_BYTES, KERNELS, Call, Plan, View
-from modelflex.core.planner import accumulator_bits, make_plan
+from modelflex.core.fixed import Array
+from modelflex.core.ladder import Ladder
+from modelflex.core.plan import View
 from modelflex.core.profile import Profile, SiteCounts
 from modelflex.core.program import Program
-from modelflex.core.stored_matrix import stored_matrix
 from modelflex.core.tracer import Product
 from modelflex.errors import UserError
+from modelflex.execute.anytime import Answer
 from modelflex.execute.interpret import Execution, Interpreter
-from modelflex.execute.kernels import HAVE_NATIVE, NATIVE_ERROR
+from modelflex.execute.kernels import HAVE_NATIVE
+from modelflex.execute.loading import Shared
 
 if HAVE_NATIVE:
     import modelflex._native as _native
 
 FLOAT_TOLERANCE = 1e-5
 """Largest distance of float results from the interpreter's, relative to the larger of 1 and the value."""
-CACHED_BYTES = 1 << 18
-"""Memory of all rows of a plan, so that they stay in a cache near the core; of a chunk also as much as
-the weights take that are read once for all its steps."""
-MAX_CHUNK, MAX_LANES = 32, 64
 MAX_THREADS = 1024
-ISA_VARIABLE = "MODELFLEX_ISA"
-"""Of the environment: the best instruction set to use, of those that `_native.isa()` may name."""
-_NUMBERS = {name: number for number, name in enumerate(KERNELS)}
-
-
-class Shared:
-    """What all streams of a program use: its weights, packed once, and its plans."""
-
-    def __init__(self, program: Program) -> None:
-        if not HAVE_NATIVE:
-            raise UserError(
-                f"the native kernels cannot be loaded ({NATIVE_ERROR or 'they were not built'})",
-                "an installation with a C compiler",
-                "run the program with the interpreter",
-            )
-        _limit_isa()
-        self.program = program
-        self.sites = {site: number for number, site in enumerate(program.products)}
-        self.bits = accumulator_bits(program)
-        self.plan = make_plan(program, bits=self.bits)
-        self.weights = _native.Weights()
-        skipping = {c.site for c in self.plan.calls if c.attrs.get("skip_zeros")}
-        for site, product in program.products.items():
-            self._add(product, site in skipping)
-        self._row_bytes = max(self.plan.ram_bytes, 1)
-        ahead = {call.site for stage in self.plan.stages for call in stage.ahead if call.site}
-        self._ahead_bytes = sum(_stored_bytes(program.products[site]) for site in ahead)
-        self._loaded: dict[tuple[int, int], tuple[Plan, _native.Plan]] = {}
-
-    def _add(self, product: Product, skip_zeros: bool) -> None:
-        windows, bias = product.windows, product.bias
-        taps = None if windows is None else windows.taps.astype(np.int32)
-        entering, unit = product.inputs, product.geometry.block
-        if bias is not None:  # stored once for all positions
-            bias = np.ascontiguousarray(bias[:: product.positions])
-        if product.link is None:
-            matrix = np.ascontiguousarray(product.integers(), np.float32)
-            self.weights.add_floats(matrix, bias, taps, entering, unit)
-            return
-        bits = self.bits[product.site]
-        bias = None if bias is None else bias.astype(f"int{bits}")
-        stored = stored_matrix(product, skip_zeros=skip_zeros)
-        self.weights.add_codes(stored, product.link.bits, bits, bias, taps, entering, unit)
-
-    def native_plan(self, *, chunk: int = 1, lanes: int = 1) -> tuple[Plan, _native.Plan]:
-        """A plan and its loaded form, made once for all streams and batches."""
-        key = chunk, lanes
-        if key not in self._loaded:
-            plan = self.plan
-            if key != (1, 1):
-                plan = make_plan(self.program, chunk=chunk, lanes=lanes, bits=self.bits)
-            self._loaded[key] = plan, load_plan(plan, self.weights, self.sites)
-        return self._loaded[key]
-
-    @property
-    def chunk(self) -> int:
-        """Steps of a sequence whose state-independent calls are made together."""
-        room = max(CACHED_BYTES, self._ahead_bytes)
-        return max(1, min(MAX_CHUNK, room // self._row_bytes))
-
-    @property
-    def lanes(self) -> int:
-        """Sequences that are stepped together."""
-        return max(1, min(MAX_LANES, CACHED_BYTES // self._row_bytes))
-
-
-def _stored_bytes(product: Product) -> int:
-    floats = 4 * product.geometry.out * product.geometry.inputs
-    return floats if product.link is None else product.part.nbytes
-
-
-def _limit_isa() -> None:
-    wanted = os.environ.get(ISA_VARIABLE)
-    if wanted and wanted != _native.isa():
-        try:
-            _native.limit_isa(wanted)
-        except ValueError:
-            raise UserError(
-                f"{ISA_VARIABLE} is '{wanted}'",
-                "an instruction set of this CPU and installation: 'portable', or a better one",
-                f"without {ISA_VARIABLE} the best is taken",
-            ) from None
-
-
-def load_plan(plan: Plan, weights: _native.Weights, sites: Mapping[str, int]) -> _native.Plan:
-    """A plan in the form that compiled code runs; `sites` are the numbers of products in `weights`."""
-    starts = {"state": 0, "scratch": plan.state_bytes}
-
-    def place(view: View) -> tuple[int, int, int]:
-        buffer = plan.buffers[view.buffer]
-        item = ITEM_BYTES[buffer.dtype]
-        start = starts[buffer.space] + buffer.offset
-        stride = buffer.size * item if buffer.rows > 1 else 0
-        return start + view.start * item, stride, view.size
-
-    integer = plan.numeric == "integer"
-    made = _native.Plan(weights, integer, plan.rows, plan.state_bytes, plan.scratch_bytes)
-    for stage in plan.stages:
-        made.begin_stage(stage.mode == "once")
-        for number, call in enumerate(stage.calls):
-            made.add_call(
-                _NUMBERS[call.kernel],
-                sites.get(call.site or "", -1),
-                [place(view) for view in call.inputs],
-                [place(view) for view in call.outputs],
-                _attrs(plan, call),
-                number < len(stage.ahead),
-            )
-        for slot in stage.state:
-            item = ITEM_BYTES[plan.buffers[slot.view.buffer].dtype]
-            first = None if slot.init is None else slot.init.tobytes()
-            made.add_slot(place(slot.view), item, first)
-    made.finish(place(plan.stages[0].x), place(plan.stages[-1].y))
-    return made
-
-
-def _attrs(plan: Plan, call: Call) -> dict[str, Any]:
-    """A call's attributes as numbers and int32 arrays."""
-    if call.kernel == "piecewise":
-        table = call.attrs["table"]
-        columns = {name: getattr(table, name) for name in ("breaks", "values", "slopes")}
-        return {**columns, "centre": table.centre}
-    if call.kernel in ("sigmoid", "tanh"):
-        return {"table": TANH_TABLE}
-    if call.kernel == "copy":
-        return {"item_bytes": ITEM_BYTES[plan.buffers[call.outputs[0].buffer].dtype]}
-    return dict(call.attrs)
 
 
 class Runtime:
@@ -194,7 +63,10 @@ class Runtime:
         _, step = shared.native_plan()
         _, chunk = shared.native_plan(chunk=shared.chunk)
         self._stream = _native.Stream(step, chunk)
-        self.step: Callable[..., Array] = self._stream.step
+        weights = [shared.program.products[site].weight for site in shared.refined]
+        self._stream.describe(tuple(weights), Answer)
+        self._ladder: Ladder | None = None
+        self.step: Callable[..., Any] = self._stream.step
         self.run: Callable[..., Array] = self._stream.run
 
     @property
@@ -212,8 +84,35 @@ class Runtime:
         self._stream.reset()
 
     def stream(self) -> Runtime:
-        """Another stream with the same weights, at reset."""
-        return Runtime(self._shared)
+        """Another stream with the same weights, ladder and clock, at reset."""
+        made = Runtime(self._shared)
+        made.ladder, made.clock = self.ladder, self.clock
+        return made
+
+    @property
+    def ladder(self) -> Ladder | None:
+        """What prefixes of the model's terms cost and how good they are: how a budget is spent."""
+        return self._ladder
+
+    @ladder.setter
+    def ladder(self, ladder: Ladder | None) -> None:
+        weights = [self._shared.program.products[site].weight for site in self._shared.refined]
+        rungs = [] if ladder is None else sorted(ladder.rungs, key=lambda rung: rung.operations)
+        for rung in rungs:
+            _same_names("weights with terms", dict.fromkeys(weights), rung.terms)
+        self._stream.set_ladder([([r.terms[w] for w in weights], r.divergence) for r in rungs])
+        self._ladder = ladder
+
+    @property
+    def clock(self) -> Callable[[], int] | None:
+        """What deadlines are measured by: a callable that gives nanoseconds; None: the monotonic clock."""
+        return self._stream.clock
+
+    @clock.setter
+    def clock(self, clock: Callable[[], int] | None) -> None:
+        if clock is not None and not callable(clock):
+            raise UserError(f"the clock is a {type(clock).__name__}", "a callable, or None")
+        self._stream.clock = clock
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         # A copy would share the carried state; compiled code has no form to send to a process.
@@ -283,19 +182,29 @@ class Runtime:
 
     # --- batches ---------------------------------------------------------------------------------
     def run_batch(
-        self, sequences: Sequences | Iterable[Array] | Array, threads: int = 1
+        self,
+        sequences: Sequences | Iterable[Array] | Array,
+        threads: int = 1,
+        *,
+        terms: Mapping[str, int] | None = None,
     ) -> Execution:
         """Run sequences, each from reset; the stream's own state stays as it is. See `run_native`.
 
         Args:
             sequences: what `load_sequences` gives, arrays [T, inputs] or an array [N, T, inputs].
             threads: how many threads run at once, from 1 to 1024.
+            terms: weight → how many of its first terms are used at every step; all where it is not named.
         """
-        return run_native(self._shared, as_sequences(sequences), threads)
+        return run_native(self._shared, as_sequences(sequences), threads, terms=terms)
 
 
 def run_native(
-    program: Program | Shared, sequences: Sequences, threads: int = 1, *, capture: bool = False
+    program: Program | Shared,
+    sequences: Sequences,
+    threads: int = 1,
+    *,
+    capture: bool = False,
+    terms: Mapping[str, int] | None = None,
 ) -> Execution:
     """Outputs, counters and final state of a program on sequences, as the interpreter gives them.
 
@@ -304,7 +213,8 @@ def run_native(
     interpreter's are integers held as floats).
 
     Args:
-        capture: keep what products see (integer programs only).
+        capture: keep what products see (integer programs only; but for those of terms).
+        terms: see `Interpreter.run`.
 
     Raises:
         UserError: the sequences do not have the features that the program reads, or outputs are not
@@ -340,7 +250,8 @@ def run_native(
         outputs,
         [value.view(np.uint8) for value in held],
         counts,
-        list(seen.values()),
+        [seen.get(site) for site in shared.sites] if capture else [],
+        _limits(shared, terms),
     )
     if not np.all(np.isfinite(outputs)):
         raise UserError(
@@ -363,14 +274,24 @@ def _real(x: Array) -> Array:
     return np.require(x, np.float32 if narrow else np.float64, ["C", "ALIGNED"])
 
 
+def _limits(shared: Shared, terms: Mapping[str, int] | None) -> list[int]:
+    """How many terms are computed of every weight that has any; nothing: all."""
+    if not terms:
+        return []
+    products = [shared.program.products[site] for site in shared.refined]
+    return [min(terms.get(p.weight, p.geometry.inputs), p.geometry.inputs) for p in products]
+
+
 def _room_for_codes(shared: Shared, sequences: Sequences) -> dict[str, Array]:
-    """Site → int16 [steps, or sequences where it runs once, inputs], in the order of the sites."""
+    """Site → int16 [steps, or sequences where it runs once, inputs]; not of terms."""
+    refined = {*shared.refined, *shared.refined.values()}
     once = {c.site for stage in shared.plan.stages if stage.mode == "once" for c in stage.calls}
     return {
         site: np.empty(
             (sequences.count if site in once else sequences.steps, product.inputs), np.int16
         )
         for site, product in shared.program.products.items()
+        if site not in refined
     }
 
 
@@ -379,7 +300,13 @@ def _reals(codes: Array, product: Product) -> Array:
     return codes.astype(np.float32) * np.float32(step)
 
 
-def execute(program: Program, sequences: Sequences, *, capture: bool = False) -> Execution:
+def execute(
+    program: Program,
+    sequences: Sequences,
+    *,
+    capture: bool = False,
+    terms: Mapping[str, int] | None = None,
+) -> Execution:
     """Run a program with the fastest executor that gives the interpreter's bits: integers in compiled
     code, where it was built. Floats run in the interpreter, so that they hang on no instruction set.
 
@@ -387,8 +314,8 @@ def execute(program: Program, sequences: Sequences, *, capture: bool = False) ->
         UserError: see `Interpreter.run`.
     """
     if HAVE_NATIVE and program.numeric == "integer":
-        return run_native(program, sequences, capture=capture)
-    return Interpreter(program).run(sequences, capture=capture)
+        return run_native(program, sequences, capture=capture, terms=terms)
+    return Interpreter(program).run(sequences, capture=capture, terms=terms)
 
 
 def _same_names(what: str, wanted: Mapping[str, Any], given: Mapping[str, Any]) -> None:

@@ -11,42 +11,17 @@ from hypothesis import strategies as st
 
 from modelflex.core.data import Sequences
 from modelflex.core.fixed import Array, Scale
-from modelflex.core.layout import index_bits
 from modelflex.core.model import Layer, Model, check_model
-from modelflex.core.part import FLOAT_BITS, Part, pack_bias
+from modelflex.core.part import Part
 from modelflex.core.program import build_program
 from modelflex.core.storage import read_weight, weight_tensors
-from modelflex.core.tracer import Link, Tracer
+from modelflex.core.tracer import Tracer
 from modelflex.core.weight import Chain, Matrix, Terms, float_weight
 from modelflex.core.windows import pointwise
 from modelflex.errors import UserError
 from modelflex.execute.interpret import Interpreter
 from modelflex.testing.generators import run_weight, weight_program
-
-LAYOUTS = {"dense": 1, "row_sparse": 1, "block_sparse": 2}
-
-
-def make_part(rng: np.random.Generator, rows: int, columns: int, layout: str) -> Part:
-    """A float part [rows, columns] of a layout; a sparse one keeps half of the places."""
-    if layout == "dense":
-        return Part(rng.normal(size=(rows, columns)).astype(np.float32), FLOAT_BITS)
-    width = LAYOUTS[layout]
-    places = columns // width
-    kept = max(1, places // 2)
-    index = np.sort(np.argsort(rng.random((rows, places)))[:, :kept], axis=1)
-    values = rng.normal(size=(rows, kept * width)).astype(np.float32)
-    return Part(values, FLOAT_BITS, index=index, index_bits=index_bits(places))
-
-
-def make_terms(
-    rng: np.random.Generator, out: int, inputs: int, terms: int, groups: int, layout: str = "dense"
-) -> Terms:
-    """Random terms with a bias in floats."""
-    offset = Part(rng.normal(size=terms * groups).astype(np.float32), FLOAT_BITS)
-    v = Matrix(make_part(rng, terms * groups, inputs, layout), offset, None, 1, layout, inputs)
-    bias = Part(rng.normal(size=out).astype(np.float32), FLOAT_BITS)
-    u = Matrix(make_part(rng, out, terms, "dense"), bias, None, groups, "dense", terms)
-    return Terms(v, u, groups)
+from modelflex.testing.terms import LAYOUTS, as_integers, make_terms
 
 
 def by_loops(weight: Terms, terms: int) -> tuple[Array, Array]:
@@ -60,21 +35,6 @@ def by_loops(weight: Terms, terms: int) -> tuple[Array, Array]:
             matrix[here] += np.outer(u[here, n], v[n * weight.groups + g])
             bias[here] += u[here, n] * c[n * weight.groups + g]
     return matrix, bias
-
-
-def as_integers(rng: np.random.Generator, weight: Terms) -> Terms:
-    """Terms of the same sizes in 8-bit codes, with 8-bit inputs and 8 bits in between, and biases."""
-
-    def product(matrix: Matrix, step: float) -> Matrix:
-        codes = rng.integers(-127, 128, matrix.part.codes.shape)
-        scale = Scale.nearest(np.full(codes.shape[0], rng.uniform(0.004, 0.01)))
-        part = Part(codes, 8, scale, index=matrix.part.index, index_bits=matrix.part.index_bits)
-        link = Link(8, Scale.nearest(np.array([step])))
-        made = Matrix(part, None, link, matrix.row_groups, matrix.layout, matrix.inputs)
-        bias = rng.normal(size=codes.shape[0])
-        return made.with_bias(pack_bias(bias, made.accumulator_scale(), 16))
-
-    return Terms(product(weight.v, 0.03), product(weight.u, 0.05), weight.groups)
 
 
 sizes = st.tuples(

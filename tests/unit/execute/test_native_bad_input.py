@@ -18,7 +18,7 @@ from modelflex.core.fixed import TANH_TABLE, Array
 from modelflex.core.plan import KERNELS
 from modelflex.core.stored_matrix import StoredMatrix
 from modelflex.errors import UserError
-from modelflex.execute import native as executor
+from modelflex.execute import loading
 from modelflex.execute.kernels import HAVE_NATIVE
 from modelflex.testing.generators import random_sequences
 from modelflex.testing.native import run_python, stored_codes
@@ -92,7 +92,7 @@ def test_weights_that_change_after_loading_change_nothing(
     data = random_sequences(np.random.default_rng(seed), (5, 3), case.model.inputs)
     wanted = run_native(program, data)
     made: list[StoredMatrix] = []
-    stored = executor.stored_matrix
+    stored = loading.stored_matrix
     names = ("codes", "table", "multipliers", "index")
 
     def copied(*args: Any, **options: Any) -> StoredMatrix:
@@ -101,8 +101,8 @@ def test_weights_that_change_after_loading_change_nothing(
         made.append(replace(matrix, **arrays))
         return made[-1]
 
-    monkeypatch.setattr(executor, "stored_matrix", copied)
-    shared = executor.Shared(program)
+    monkeypatch.setattr(loading, "stored_matrix", copied)
+    shared = loading.Shared(program)
     for matrix in made:
         for name in names:
             array = getattr(matrix, name)

@@ -24,7 +24,8 @@ if not HAVE_NATIVE:
     pytest.skip("the native kernels were not built", allow_module_level=True)
 
 import modelflex._native as native
-from modelflex.execute.native import Shared, run_native
+from modelflex.execute.loading import Shared
+from modelflex.execute.native import run_native
 
 
 # --- types ---------------------------------------------------------------------------------------

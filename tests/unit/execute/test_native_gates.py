@@ -25,7 +25,8 @@ if not HAVE_NATIVE:
     pytest.skip("the native kernels were not built", allow_module_level=True)
 
 import modelflex._native as native
-from modelflex.execute.native import Shared, load_plan, run_native
+from modelflex.execute.loading import Shared, load_plan
+from modelflex.execute.native import run_native
 
 INPUTS, UNITS = 5, 19
 X = np.linspace(-1.0, 1.0, INPUTS)

@@ -28,8 +28,9 @@ if not HAVE_NATIVE:
     pytest.skip("the native kernels were not built", allow_module_level=True)
 
 import modelflex._native as native
-from modelflex.execute import native as executor
-from modelflex.execute.native import Runtime, Shared, execute, run_native
+from modelflex.execute import loading
+from modelflex.execute.loading import Shared
+from modelflex.execute.native import Runtime, execute, run_native
 
 
 @pytest.fixture
@@ -140,8 +141,8 @@ def test_plans_are_made_once_for_all_streams_and_batches(monkeypatch: pytest.Mon
     def no_more(*_: Any, **__: Any) -> None:
         raise AssertionError("planned again")
 
-    monkeypatch.setattr(executor, "make_plan", no_more)
-    monkeypatch.setattr(executor, "load_plan", no_more)
+    monkeypatch.setattr(loading, "make_plan", no_more)
+    monkeypatch.setattr(loading, "load_plan", no_more)
     x = np.linspace(-1, 1, 8)
     np.testing.assert_array_equal(runtime.stream().step(x), runtime.step(x))
     np.testing.assert_array_equal(runtime.stream().run(x[None]), runtime.stream().run(x[None]))

@@ -1,0 +1,260 @@
+#include "native_budget.h"
+
+#include <nanobind/stl/vector.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+
+namespace nb = nanobind;
+
+namespace {
+
+constexpr double kTicks = 1e9; // of a second
+
+[[noreturn]] void refuse(const char *name, nb::handle given, const char *expected) {
+    std::string text = nb::str(given).c_str();
+    throw std::invalid_argument(std::string(name) + " is " + text.substr(0, 60) + "; expected " + expected);
+}
+
+// A real number; NaN for what is none.
+double real_of(nb::handle given) {
+    if (PyBool_Check(given.ptr())) {
+        return NAN;
+    }
+    const double found = PyFloat_AsDouble(given.ptr());
+    if (found == -1.0 && PyErr_Occurred()) {
+        PyErr_Clear();
+        return NAN;
+    }
+    return found;
+}
+
+}  // namespace
+
+Budget::Budget(Plan &plan) : plan_(plan), limits_(plan.refinements.size()), used_(plan.refinements.size()) {}
+
+void Budget::describe(const nb::tuple &names, nb::object answer) {
+    require(names.size() == size(), "a name for each refinement");
+    names_.clear();
+    for (const nb::handle name : names) {
+        names_.push_back(nb::borrow(name));
+    }
+    answer_ = std::move(answer);
+}
+
+void Budget::set_ladder(const nb::list &rungs) {
+    std::vector<Rung> made;
+    for (const nb::handle given : rungs) {
+        const auto rung = nb::cast<nb::tuple>(given);
+        require(rung.size() == 2, "a rung is (terms of every refinement, error)");
+        Rung next = {nb::cast<std::vector<uint32_t>>(rung[0]), nb::cast<double>(rung[1])};
+        require(next.terms.size() == size(), "a rung has terms of every refinement");
+        for (size_t k = 0; k < size(); k++) {
+            next.terms[k] = std::min(next.terms[k], refinement(k).count);
+        }
+        require(made.empty() || operations(made.back().terms) <= operations(next.terms),
+                "rungs must be of rising operations");
+        made.push_back(std::move(next));
+    }
+    ladder_ = std::move(made);
+}
+
+double Budget::operations(size_t k) const {
+    return static_cast<double>(plan_.refinements[k]->operations);
+}
+
+double Budget::operations(const std::vector<uint32_t> &terms) const {
+    double total = 0;
+    for (size_t k = 0; k < size(); k++) {
+        total += operations(k) * terms[k];
+    }
+    return total;
+}
+
+uint64_t Budget::macs() const {
+    uint64_t total = plan_.macs;
+    for (size_t k = 0; !has_deadline() && k < size(); k++) {
+        const uint64_t left_out = refinement(k).count - limits_[k];
+        total -= plan_.refinements[k]->macs / refinement(k).count * left_out;
+    }
+    return total;
+}
+
+void Budget::begin() {
+    raised_ = nullptr;
+    budget_ = {limits_.data(), used_.data(), nullptr, nullptr, nullptr, 0};
+    for (size_t k = 0; k < size(); k++) {
+        limits_[k] = refinement(k).count;
+    }
+}
+
+uint32_t Budget::limit_of(nb::handle given, size_t k) const {
+    constexpr const char *expected = "a whole number of terms, or a mapping from weights to such numbers";
+    if (PyBool_Check(given.ptr())) {
+        refuse("terms", given, expected);
+    }
+    const nb::object whole = nb::steal(PyNumber_Index(given.ptr()));
+    if (!whole) {
+        PyErr_Clear();
+        refuse("terms", given, expected);
+    }
+    const Py_ssize_t found = PyNumber_AsSsize_t(whole.ptr(), nullptr); // what is beyond is limited
+    if (found < 0) {
+        refuse("terms", given, "0 or more");
+    }
+    return static_cast<uint32_t>(std::min<uint64_t>(static_cast<uint64_t>(found), refinement(k).count));
+}
+
+void Budget::allow_terms(nb::handle given) {
+    begin();
+    if (!nb::hasattr(given, "keys")) {
+        for (size_t k = 0; k < size(); k++) {
+            limits_[k] = limit_of(given, k);
+        }
+        return;
+    }
+    size_t found = 0;
+    for (size_t k = 0; k < size(); k++) {
+        if (PyMapping_HasKey(given.ptr(), names_[k].ptr())) {
+            limits_[k] = limit_of(nb::object(given[names_[k]]), k);
+            found++;
+        }
+    }
+    if (found != nb::len(given)) {
+        refuse("terms", given, "weights that have terms");
+    }
+}
+
+// The same share of all refinements, then a term more of those that have the least share, as long as one fits.
+void Budget::spread(double left) {
+    const double all = operations(limits_), share = std::min(1.0, left / all);
+    for (uint32_t &limit : limits_) {
+        limit = static_cast<uint32_t>(limit * share);
+    }
+    left -= operations(limits_);
+    for (;;) {
+        size_t best = size();
+        double least = 1.0;
+        for (size_t k = 0; k < size(); k++) {
+            const double part = static_cast<double>(limits_[k]) / refinement(k).count;
+            if (part < least && operations(k) <= left) {
+                best = k;
+                least = part;
+            }
+        }
+        if (best == size()) {
+            return;
+        }
+        limits_[best]++;
+        left -= operations(best);
+    }
+}
+
+void Budget::allow_operations(nb::handle given) {
+    const double found = real_of(given);
+    if (!(found >= 0)) {
+        refuse("budget", given, "a number of operations, 0 or more");
+    }
+    begin();
+    if (found >= operations(limits_)) {
+        return;
+    }
+    if (ladder_.empty()) {
+        spread(found);
+        return;
+    }
+    std::fill(limits_.begin(), limits_.end(), 0);
+    for (const Rung &rung : ladder_) {
+        if (operations(rung.terms) <= found) {
+            limits_ = rung.terms;
+        }
+    }
+}
+
+void Budget::allow_until(nb::handle deadline_s, uint64_t now) {
+    const double seconds = real_of(deadline_s);
+    if (std::isnan(seconds)) {
+        refuse("deadline_s", deadline_s, "a number of seconds");
+    }
+    begin();
+    const double end = std::max(0.0, static_cast<double>(now) + seconds * kTicks);
+    if (end < 9e18) { // later ones are none
+        const double ticks = seconds * kTicks;
+        budget_.deadline = ticks >= 0 ? now + static_cast<uint64_t>(ticks)
+                                      : now - std::min(now, static_cast<uint64_t>(std::min(-ticks, 9e18)));
+    } else {
+        budget_.deadline = UINT64_MAX;
+    }
+    budget_.clock = has_own_clock() ? &ask_python : &monotonic;
+    budget_.context = this;
+    budget_.reserves = plan_.reserves.empty() || has_own_clock() ? nullptr : plan_.reserves.data();
+}
+
+uint64_t Budget::monotonic(void *) {
+    const auto now = std::chrono::steady_clock::now().time_since_epoch();
+    return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(now).count());
+}
+
+uint64_t Budget::Record::read(void *self) {
+    const uint64_t now = monotonic(nullptr);
+    static_cast<Record *>(self)->stamps.push_back(now);
+    return now;
+}
+
+// After an error no term begins any more.
+uint64_t Budget::ask_python(void *self) {
+    auto &own = *static_cast<Budget *>(self);
+    if (own.raised_) {
+        return UINT64_MAX;
+    }
+    try {
+        const nb::object found = own.clock_();
+        uint64_t ticks;
+        if (PyBool_Check(found.ptr()) || !nb::try_cast(found, ticks, false)) {
+            refuse("the clock's time", found, "a whole number of nanoseconds, 0 or more");
+        }
+        return ticks;
+    } catch (...) {
+        own.raised_ = std::current_exception();
+        return UINT64_MAX;
+    }
+}
+
+uint64_t Budget::now() {
+    if (!has_own_clock()) {
+        return monotonic(nullptr);
+    }
+    raised_ = nullptr;
+    const uint64_t now = ask_python(this);
+    check_clock();
+    return now;
+}
+
+void Budget::check_clock() {
+    if (raised_) {
+        std::rethrow_exception(std::exchange(raised_, nullptr));
+    }
+}
+
+void Budget::finish() {
+    check_clock();
+    late_ = has_deadline() && now() >= budget_.deadline;
+}
+
+// The error is that of the highest rung of which all terms were used.
+nb::object Budget::answer(const nb::object &y) const {
+    nb::dict terms;
+    for (size_t k = 0; k < size(); k++) {
+        terms[names_[k]] = used_[k];
+    }
+    nb::object error = nb::none();
+    for (auto rung = ladder_.rbegin(); rung != ladder_.rend(); ++rung) {
+        if (std::equal(used_.begin(), used_.end(), rung->terms.begin(), std::greater_equal<uint32_t>())) {
+            error = nb::float_(rung->error);
+            break;
+        }
+    }
+    const auto operations_used = static_cast<uint64_t>(operations(used_));
+    return answer_(y, terms, operations_used, error, late_);
+}

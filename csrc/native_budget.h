@@ -1,0 +1,106 @@
+// What callers let a step spend on its progressive products, and what they are told of it.
+#ifndef MODELFLEX_NATIVE_BUDGET_H
+#define MODELFLEX_NATIVE_BUDGET_H
+
+#include <nanobind/nanobind.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <exception>
+#include <vector>
+
+#include "native_plan.h"
+
+// Of one stream. Bad arguments throw std::invalid_argument.
+class Budget {
+  public:
+    explicit Budget(Plan &plan);
+
+    // Names of the weights by the numbers of their refinements, and the type of answers: called as
+    // (y, terms, operations, error, late).
+    void describe(const nanobind::tuple &names, nanobind::object answer);
+    // Tuples (terms of every refinement, error) of rising operations.
+    void set_ladder(const nanobind::list &rungs);
+    // A callable that gives a number of ticks of 1e-9 s, or None: the monotonic clock.
+    void set_clock(nanobind::object clock) { clock_ = std::move(clock); }
+    nanobind::object clock() const { return clock_; }
+    bool has_own_clock() const { return !clock_.is_none(); }
+
+    void allow_terms(nanobind::handle given);
+    void allow_operations(nanobind::handle given);
+    void allow_until(nanobind::handle deadline_s, uint64_t now);
+    uint64_t now();
+    bool has_deadline() const { return budget_.clock; }
+    uint64_t macs() const; // of the step; with a deadline those of all terms
+    const mf_budget *budget() const { return &budget_; }
+
+    // `step` runs one step: what it takes from every refinement to its end without any terms is measured.
+    template <typename Step>
+    void measure_reserves(Step step);
+    bool needs_reserves() const { return has_deadline() && !has_own_clock() && plan_.reserves.empty(); }
+
+    // After a step; raises what the clock raised meanwhile.
+    void finish();
+    nanobind::object answer(const nanobind::object &y) const;
+
+  private:
+    struct Rung {
+        std::vector<uint32_t> terms;
+        double error;
+    };
+    // The times at which the clock was read.
+    struct Record {
+        std::vector<uint64_t> stamps;
+        static uint64_t read(void *self);
+    };
+
+    void check_clock();
+    static uint64_t ask_python(void *self);
+    static uint64_t monotonic(void *);
+    void begin();
+    size_t size() const { return plan_.refinements.size(); }
+    const mf_refinement &refinement(size_t k) const { return plan_.refinements[k]->refinement; }
+    double operations(size_t k) const; // of a term
+    double operations(const std::vector<uint32_t> &terms) const;
+    uint32_t limit_of(nanobind::handle given, size_t k) const;
+    void spread(double operations);
+
+    Plan &plan_;
+    std::vector<nanobind::object> names_;
+    nanobind::object answer_, clock_ = nanobind::none();
+    std::vector<Rung> ladder_;
+    std::vector<uint32_t> limits_, used_;
+    mf_budget budget_ = {};
+    std::exception_ptr raised_;
+    bool late_ = false;
+};
+
+template <typename Step>
+void Budget::measure_reserves(Step step) {
+    constexpr size_t kTimes = 9;
+    constexpr uint64_t kLongest = 20'000'000; // ns
+    std::vector<std::vector<uint64_t>> rests(size());
+    const mf_budget asked = budget_;
+    const uint64_t begun = monotonic(nullptr);
+    Record record;
+    for (size_t i = 0; i < kTimes && (i == 0 || monotonic(nullptr) - begun < kLongest); i++) {
+        record.stamps.clear();
+        budget_ = {nullptr, used_.data(), nullptr, &Record::read, &record, 0};
+        step();
+        const uint64_t end = monotonic(nullptr);
+        // Before its own share of time each refinement but the last asks once more.
+        size_t at = 0;
+        for (const uint32_t k : plan_.order) {
+            at += refinement(k).share < MF_WHOLE ? 2 : 1;
+            rests[k].push_back(end - record.stamps[at - 1]);
+        }
+    }
+    for (std::vector<uint64_t> &found : rests) {
+        std::sort(found.begin(), found.end());
+        plan_.reserves.push_back(found[found.size() / 2]);
+    }
+    budget_ = asked;
+    budget_.reserves = plan_.reserves.data();
+}
+
+#endif
