@@ -93,7 +93,10 @@ class _Maker:
         stages: list[PlannedStage] = []
         graph = self.program.stages[0].graph
         kind = graph.values[graph.inputs["x"]]
-        x = self.room(_TYPES[kind.dtype], kind.size, self.rows)
+        # What is put behind the input is put there in its own buffer: the input is not copied.
+        behind = _joined(graph)
+        size = kind.size if behind is None else graph.values[behind.outputs[0]].size
+        x = replace(self.room(_TYPES[kind.dtype], size, self.rows), size=kind.size)
         for stage in self.program.stages:
             stages.append(_StageMaker(self, stage, x).make())
             x = stages[-1].y
@@ -170,6 +173,8 @@ class _StageMaker:
 
     def __post_init__(self) -> None:
         graph = self.stage.graph
+        first = self.stage is self.maker.program.stages[0]
+        self.joined = _joined(graph) if first else None
         dirty = graph.state_dependent()
         chunked = self.maker.rows > 1 and not self.maker.lanes
         # What runs once a sequence reads one row of a chunk: its calls are those of a row.
@@ -238,6 +243,8 @@ class _StageMaker:
         """Where the result `value` of an op goes."""
         graph, dtype = self.stage.graph, self._type(value)
         size = graph.values[value].size
+        if op is self.joined:
+            return replace(self.x, size=size)
         operands = [self.places[i] for i in op.inputs]
         wide = self.chunked and value == graph.outputs["y"]  # of all rows, though made row by row
         for slot in graph.state:
@@ -270,7 +277,8 @@ class _StageMaker:
             second = View(out.buffer, out.start + inputs[0].size, inputs[1].size)
             halves = (replace(out, size=inputs[0].size), second)
             for source, half in zip(inputs, halves, strict=True):
-                self._call("copy", (source,), (half,))
+                if source != half:
+                    self._call("copy", (source,), (half,))
         elif op.kind == "add" or product is None:
             kernel = op.kind if self.maker.program.numeric == "integer" else f"{op.kind}_f32"
             if op.kind not in _ELEMENTWISE:
@@ -362,6 +370,13 @@ class _StageMaker:
             if room.rows > 1 and room.space == "scratch" and room.last >= first:
                 room.first = min(room.first, first) if room.first >= begin else room.first
                 room.last = max(room.last, self.maker.now - 1)
+
+
+def _joined(graph: Graph) -> Op | None:
+    """The first op that puts something behind the graph's input."""
+    x = graph.inputs["x"]
+    joined = (op for op in graph.ops if op.kind == "concat" and op.inputs[0] == x)
+    return next(joined, None)
 
 
 def _last_uses(graph: Graph, ops: list[Op]) -> dict[int, int]:

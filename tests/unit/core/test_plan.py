@@ -59,7 +59,11 @@ def test_carried_values_are_written_where_they_lie() -> None:
         program = cached_case(seed).program
         plan = make_plan(program)
         joined = sum(op.kind == "concat" for stage in program.stages for op in stage.graph.ops)
-        assert sum(call.kernel == "copy" for call in plan.calls) == 2 * joined
+        first = program.stages[
+            0
+        ].graph  # what is put behind its input is put there without a copy of it
+        behind = any(op.kind == "concat" and op.inputs[0] == first.inputs["x"] for op in first.ops)
+        assert sum(call.kernel == "copy" for call in plan.calls) == 2 * joined - behind
         for stage in plan.stages:
             written = {view for call in stage.calls for view in call.outputs}
             assert {slot.view for slot in stage.state} <= written
