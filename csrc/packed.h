@@ -13,7 +13,7 @@
 #include "gates.h"
 #include "matrix.h"
 #include "piecewise.h"
-#include "refine.h"
+#include "refine_codes.h"
 
 #ifdef __cplusplus
 extern "C" {

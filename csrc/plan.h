@@ -11,7 +11,7 @@
 #include "matrix.h"
 #include "packed.h"
 #include "piecewise.h"
-#include "refine.h"
+#include "refine_codes.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -370,9 +370,7 @@ void mf_product_refine(const mf_call *c, const mf_run *run, size_t first, size_t
             mf_refine_i64(&r->stored, (const int16_t *)x, (const int64_t *)bias, (int64_t *)y,
                           &budget);
         }
-        if (run->budget) {
-            run->budget->used[r->number] = budget.used;
-        }
+        mf_refine_used(run->budget, r->number, &budget);
         if (run->counts) {
             count_terms(run->counts + r->inner_site, c->in_size, budget.used, r->count);
             count_terms(run->counts + c->site, r->count, budget.used, r->count);

@@ -1,7 +1,5 @@
 #include "refine.h"
 
-#include "elementwise.h"
-
 mf_refine_budget mf_refine_share(const mf_budget *b, uint32_t number, uint32_t terms, uint32_t share) {
     mf_refine_budget made = {terms, 0, NULL, NULL, 0};
     if (!b) {
@@ -70,31 +68,9 @@ void mf_refine_f32(const mf_terms *t, const float *x, const float *bias, float *
     }
 }
 
-/* The code that stands for row `row` of v times x. */
-static int16_t code_of(const mf_stored_terms *t, uint32_t row, const int16_t *x) {
-    const int64_t c = t->c_i32 ? t->c_i32[row] : t->c_i64 ? t->c_i64[row] : 0;
-    const int64_t sum = c + mf_row_i64(t->v, row, x);
-    int32_t fx;
-    int16_t code;
-    mf_rescale_i64(&sum, 1, 1, t->mu + row / (t->v->out / t->mu_count), 1, t->shift, &fx);
-    mf_quantize(&fx, 1, t->code_mu, t->code_shift, t->code_bits, &code);
-    return code;
+void mf_refine_within_f32(const mf_terms *t, const float *x, const float *bias, float *y,
+                          const mf_budget *b, uint32_t number, uint32_t share) {
+    mf_refine_budget own = mf_refine_share(b, number, t->terms, share);
+    mf_refine_f32(t, x, bias, y, &own);
+    mf_refine_used(b, number, &own);
 }
-
-#define MF_REFINE(width, type)                                                                     \
-    void mf_refine_##width(const mf_stored_terms *t, const int16_t *x, const type *bias,           \
-                           type *acc, mf_refine_budget *b) {                                       \
-        const uint32_t rows = t->u->out, together = rows / t->groups;                              \
-        for (uint32_t r = 0; r < rows; r++) {                                                      \
-            acc[r] = bias ? bias[r] : 0;                                                           \
-        }                                                                                          \
-        for (b->used = 0; mf_may_refine(b); b->used++) {                                           \
-            for (uint32_t g = 0; g < t->groups; g++) {                                             \
-                const int16_t code = code_of(t, b->used * t->groups + g, x);                       \
-                mf_add_column_##width(t->u, b->used, code, g * together, (g + 1) * together, acc); \
-            }                                                                                      \
-        }                                                                                          \
-    }
-
-MF_REFINE(i32, int32_t)
-MF_REFINE(i64, int64_t)

@@ -2,14 +2,13 @@
  *
  * Term n adds, for every group g of neighbouring rows, (row n * groups + g of v) . x + c[n * groups + g] times what u
  * holds of it in those rows. Portable reference; the caller owns all buffers, outputs must not overlap other arrays.
+ * Terms of integers: refine_codes.h.
  */
 #ifndef MODELFLEX_REFINE_H
 #define MODELFLEX_REFINE_H
 
 #include <stddef.h>
 #include <stdint.h>
-
-#include "matrix.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -58,25 +57,16 @@ typedef struct {
 void mf_refine_f32(const mf_terms *t, const float *x, const float *bias, float *y,
                    mf_refine_budget *b);
 
-/* Terms of stored matrices: the sum of v times codes and c is rescaled to fx (mf_rescale), quantised (mf_quantize) and
- * multiplied by a column of u. With all terms y has the bits that one product after the other gives. */
-typedef struct {
-    const mf_matrix *v;    /* [terms * groups][inputs]: dense or sparse, by rows */
-    const mf_matrix *u;    /* [rows][terms]: dense, by columns */
-    const int32_t *c_i32;  /* c in units of v's sums, in one type or the other; NULL: zeros */
-    const int64_t *c_i64;
-    uint32_t groups;
-    const int32_t *mu;     /* of rescale, for equal groups of rows of v */
-    uint32_t mu_count;
-    int32_t shift;
-    int32_t code_mu, code_shift, code_bits; /* of quantize */
-} mf_stored_terms;
+/* The same as refinement `number` of a step; see mf_refine_share. */
+void mf_refine_within_f32(const mf_terms *t, const float *x, const float *bias, float *y,
+                          const mf_budget *b, uint32_t number, uint32_t share);
 
-/* Sums of v are 64 bits wide. Exact if every sum of u's products fits the type of acc. */
-void mf_refine_i32(const mf_stored_terms *t, const int16_t *x, const int32_t *bias, int32_t *acc,
-                   mf_refine_budget *b);
-void mf_refine_i64(const mf_stored_terms *t, const int16_t *x, const int64_t *bias, int64_t *acc,
-                   mf_refine_budget *b);
+/* Says what refinement `number` took. */
+static inline void mf_refine_used(const mf_budget *b, uint32_t number, const mf_refine_budget *own) {
+    if (b) {
+        b->used[number] = own->used;
+    }
+}
 
 /* Whether a term may begin. */
 static inline int mf_may_refine(const mf_refine_budget *b) {

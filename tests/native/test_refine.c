@@ -7,7 +7,7 @@
 
 #include "elementwise.h"
 #include "packed.h"
-#include "refine.h"
+#include "refine_codes.h"
 
 enum { MOST = 4096 };
 

@@ -12,7 +12,9 @@ from modelflex.core.piecewise import Piecewise
 from modelflex.core.plan import ITEM_BYTES, Buffer, Call, Plan, PlannedStage, Slot, View
 from modelflex.core.stored_matrix import StoredMatrix, stored_matrix
 from modelflex.core.tracer import Product
+from modelflex.execute.anytime import REFINE, refine_attrs, term_inputs, term_outputs
 from modelflex.export.c99_constants import C_TYPES, Constants
+from modelflex.export.c99_terms import shares
 from modelflex.export.names import member, remark, unique
 
 _FIELDS: Final = ("out", "inputs", "rows", "row_codes", "block", "kept", "block_rows")
@@ -32,6 +34,9 @@ _HEADERS: Final[Mapping[str, str]] = {
         [f"{kind}_{width}" for kind in ("linear", "accumulate") for width in _ACCUMULATORS],
         "matrix.h",
     ),
+    "refine_f32": "refine.h",
+    "refine_i32": "refine_codes.h",
+    "refine_i64": "refine_codes.h",
 }
 
 
@@ -103,6 +108,8 @@ class CallPrinter:
             name, arguments = self._product(call, base, width)
         elif kernel == "linear_f32":
             name, arguments = self._float_product(call)
+        elif kernel in REFINE:
+            name, arguments = f"refine_within_{width}", self._refine(call, width)
         else:
             name, arguments = kernel, _ARGUMENTS[kernel](self, call)
         is_float = kernel.endswith("_f32")
@@ -142,6 +149,58 @@ class CallPrinter:
         if product.windows is None:
             return "linear_f32", (*first, x, y)
         return "linear_windows_f32", (*first, self._taps(product), product.positions, x, y)
+
+    def _refine(self, call: Call, width: str) -> Sequence[Any]:
+        outer = self.plan.products[str(call.site)]
+        inner = self.plan.products[call.attrs["inner"]]
+        numbers = {site: n for n, site in enumerate(self.plan.products)}
+        attrs = refine_attrs(self.plan, outer.site, call.attrs["groups"], numbers)
+        name = f"{member(outer.weight)}_terms"
+        if width == "f32":
+            terms = self._float_terms(inner, outer, attrs["groups"])
+            bias = self._bias(outer, np.float32)
+        else:
+            terms = self._stored_terms(inner, outer, attrs)
+            bias = self._bias(outer, _ACCUMULATORS[width])
+        kind = f"{self.kernels}{'terms' if width == 'f32' else 'stored_terms'}"
+        fields = "".join(f"    .{key} = {value},\n" for key, value in terms.items())
+        name = unique(name, set(self.matrices))
+        self.matrices[name] = f"static const {kind} {name} = {{\n{fields}}};\n"
+        x, y = self.at(call.inputs[0]), self.at(call.outputs[0])
+        share = shares(self.plan)[outer.site]
+        return f"&{name}", x, bias, y, "budget", attrs["number"], share
+
+    def _float_terms(self, inner: Product, outer: Product, groups: int) -> Mapping[str, Any]:
+        values, index = term_inputs(inner)
+        kept = values.shape[1] if index is None else index.shape[1]
+        return {
+            "rows": outer.geometry.out,
+            "inputs": inner.geometry.inputs,
+            "terms": outer.geometry.inputs,
+            "groups": groups,
+            "kept": kept,
+            "width": values.shape[1] // kept,
+            "u": self.constants.add(f"{outer.site}_terms", term_outputs(outer)),
+            "v": self.constants.add(f"{inner.site}_terms", values),
+            "index": self.constants.add(f"{inner.site}_places", index),
+            "c": self._bias(inner, np.float32),
+        }
+
+    def _stored_terms(
+        self, inner: Product, outer: Product, attrs: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        wide = self.plan.bits[inner.site] == 64
+        c = self._bias(inner, np.int64 if wide else np.int32)
+        return {
+            "v": f"&{self._matrix(inner, skip_zeros=False)}",
+            "u": f"&{self._matrix(outer, skip_zeros=True)}",
+            "c_i32": "NULL" if wide else c,
+            "c_i64": c if wide else "NULL",
+            "groups": attrs["groups"],
+            "mu": self.constants.add(f"{inner.site}_mu", attrs["mu"]),
+            "mu_count": attrs["mu"].size,
+            **{key: attrs[key] for key in ("shift", "code_mu", "code_shift", "code_bits")},
+        }
 
     def _matrix(self, product: Product, skip_zeros: bool) -> str:
         """The name of the stored matrix of a product."""

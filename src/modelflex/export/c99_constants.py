@@ -16,6 +16,7 @@ C_TYPES: Final[Mapping[str, str]] = {
     "int16": "int16_t",
     "int32": "int32_t",
     "int64": "int64_t",
+    "uint32": "uint32_t",
     "float32": "float",
 }
 

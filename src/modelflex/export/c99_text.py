@@ -10,6 +10,7 @@ from typing import Final
 from modelflex.core.plan import ITEM_BYTES, Plan
 from modelflex.export.c99_calls import MEMBERS, CallPrinter
 from modelflex.export.c99_constants import C_TYPES
+from modelflex.export.c99_terms import declarations, functions, term_products, tests
 from modelflex.export.golden import TOLERANCE, Golden
 from modelflex.export.names import numbers
 
@@ -97,7 +98,7 @@ void {symbol}_reset({symbol}_instance *m);
 /* One time step: reads x[{symbol.upper()}_INPUTS], writes y[{symbol.upper()}_OUTPUTS] unless y is NULL.
  * This network is asked for its output {stage}. */
 void {symbol}_step({symbol}_instance *m, const {symbol}_real *x, {symbol}_real *y);
-
+{declarations(plan, symbol)}
 #ifdef __cplusplus
 }}
 #endif
@@ -158,6 +159,10 @@ def source(printer: CallPrinter) -> str:
         for slot in stage.state
     )
     includes = [f"{symbol}.h", *sorted(f"{symbol}_{h}" for h in printer.headers)]
+    step = (
+        f"    memcpy({printer.at(plan.stages[0].x)}, x, {symbol.upper()}_INPUTS * sizeof *x);\n"
+        f"{_steps(printer)}"
+    )
     included = "".join(f'#include "{file}"\n' for file in [*includes, f"{symbol}_weights.h"])
     return f"""\
 {included}
@@ -174,11 +179,7 @@ void {symbol}_init({symbol}_instance *m) {{
 
 void {symbol}_reset({symbol}_instance *m) {{
 {resets or "    (void)m;" + chr(10)}}}
-
-void {symbol}_step({symbol}_instance *m, const {symbol}_real *x, {symbol}_real *y) {{
-    memcpy({printer.at(plan.stages[0].x)}, x, {symbol.upper()}_INPUTS * sizeof *x);
-{_steps(printer)}}}
-"""
+{functions(plan, symbol, step)}"""
 
 
 def _stage(printer: CallPrinter, number: int) -> str:
@@ -187,7 +188,12 @@ def _stage(printer: CallPrinter, number: int) -> str:
     if stage.mode == "once":
         lines = [*(printer.reset(slot) for slot in stage.state), *lines]
     body = "".join(f"{_wrapped(line)}\n" for line in lines)
-    return f"static void stage_{number}({printer.symbol}_instance *m) {{\n{body}}}\n"
+    symbol = printer.symbol
+    limits = ""
+    if term_products(printer.plan):
+        limits = f", const {symbol}_mf_budget *budget"
+        body += "" if "budget" in body else "    (void)budget;\n"
+    return f"static void stage_{number}({symbol}_instance *m{limits}) {{\n{body}}}\n"
 
 
 def _wrapped(line: str) -> str:
@@ -205,8 +211,9 @@ def _wrapped(line: str) -> str:
 def _steps(printer: CallPrinter) -> str:
     """The stages of a step; those that run once a sequence and the copy only where there is a y."""
     stages = list(enumerate(printer.plan.stages))
-    always = "".join(f"    stage_{n}(m);\n" for n, stage in stages if stage.mode == "step")
-    last = "".join(f"        stage_{n}(m);\n" for n, stage in stages if stage.mode == "once")
+    given = "m, budget" if term_products(printer.plan) else "m"
+    always = "".join(f"    stage_{n}({given});\n" for n, stage in stages if stage.mode == "step")
+    last = "".join(f"        stage_{n}({given});\n" for n, stage in stages if stage.mode == "once")
     y = printer.at(printer.plan.stages[-1].y)
     copy = f"        memcpy(y, {y}, {printer.symbol.upper()}_OUTPUTS * sizeof *y);\n"
     return f"{always}    if (y) {{\n{last}{copy}    }}\n"
@@ -268,7 +275,7 @@ static int step({symbol}_instance *m, int t) {{
     }}
     return failed;
 }}
-
+{tests(plan, symbol, vectors, real, differs)}
 int main(void) {{
     int failed = 0;
     {symbol}_init(&first);
@@ -281,6 +288,7 @@ int main(void) {{
     for (int t = 0; t < LATER; t++) {{
         failed += step(&first, t);
     }}
+{"    failed += limited();" + chr(10) if vectors.limited else ""}\
     printf("{symbol}: %d steps, %d outputs differ\\n", STEPS, failed);
     return failed != 0;
 }}

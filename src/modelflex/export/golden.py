@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +18,8 @@ TOLERANCE = 1e-4
 """Of float programs, relative to the larger of 1 and the output: sums run in another order, and
 functions are those of another library."""
 STEPS = 64
+LIMITED_STEPS = 12
+"""Of models with terms also, for each of several prefixes."""
 _SEED = b"modelflex golden vectors"
 _KEEP = 8
 """An input keeps all but 1/8 of its distance from 0 from step to step: real signals move slowly."""
@@ -24,23 +27,53 @@ _KEEP = 8
 
 @dataclass(frozen=True, eq=False)
 class Golden:
-    """Inputs [STEPS, in] and expected outputs [STEPS, out]: int32 fx, or float32 of a float program."""
+    """Inputs [STEPS, in] and expected outputs [STEPS, out]: int32 fx, or float32 of a float program.
+
+    `limited` has prefixes of the terms (of every weight that has any, from none to all), and the outputs
+    [LIMITED_STEPS, out] with them.
+    """
 
     inputs: Array
     outputs: Array
+    limited: tuple[tuple[tuple[int, ...], Array], ...] = ()
 
 
 def golden(model: Model, program: Program) -> Golden:
     """The golden vectors of a model; the same model gives the same vectors."""
     x = _inputs(model, program)
+    floats = program.numeric == "float"
+
+    def stored(outputs: Array) -> Array:
+        return outputs.astype(np.float32) if floats else np.rint(outputs * FX_ONE).astype(np.int32)
+
     outputs = step_outputs(program, Sequences(from_fx(x), np.array([STEPS])))
-    if program.numeric == "float":
-        return Golden(from_fx(x).astype(np.float32), outputs.astype(np.float32))
-    return Golden(x, np.rint(outputs * FX_ONE).astype(np.int32))
+    start = Sequences(from_fx(x[:LIMITED_STEPS]), np.array([LIMITED_STEPS]))
+    limited = tuple(
+        (tuple(terms.values()), stored(step_outputs(program, start, terms)))
+        for terms in _prefixes(program)
+    )
+    return Golden(from_fx(x).astype(np.float32) if floats else x, stored(outputs), limited)
 
 
-def step_outputs(program: Program, sequences: Sequences) -> Array:
-    """The interpreter's output after every step, float64 [ΣT, K].
+def _prefixes(program: Program) -> list[dict[str, int]]:
+    """None of the terms, one, about half, all; nothing where there are none."""
+    counts = {
+        program.products[op.site].weight: program.products[op.site].geometry.inputs
+        for stage in program.stages
+        for op in stage.graph.ops
+        if op.kind == "refine" and op.site is not None
+    }
+    ordered = {p.weight: counts[p.weight] for p in program.products.values() if p.weight in counts}
+    if not ordered:
+        return []
+    takes = (lambda n: 0, lambda n: 1, lambda n: (n + 1) // 2, lambda n: n)
+    return [{weight: take(n) for weight, n in ordered.items()} for take in takes]
+
+
+def step_outputs(
+    program: Program, sequences: Sequences, terms: Mapping[str, int] | None = None
+) -> Array:
+    """The interpreter's output after every step, float64 [ΣT, K], with the first `terms` of weights.
 
     Stages that run once a sequence run after each step here, from a reset state, as they do when a
     device asks for an output there.
@@ -48,17 +81,18 @@ def step_outputs(program: Program, sequences: Sequences) -> Array:
     first = [stage for stage in program.stages if stage.mode == "step"]
     x = sequences
     if first:
-        made = Interpreter(_part(program, first)).run(sequences).outputs
+        made = Interpreter(_part(program, first)).run(sequences, terms=terms).outputs
         x = Sequences(made, sequences.lengths)
     last = program.stages[len(first) :]
     if not last:
         return x.x
     alone = Sequences(x.x, np.ones(x.x.shape[0], np.int64))
-    return Interpreter(_part(program, list(last))).run(alone).outputs
+    return Interpreter(_part(program, list(last))).run(alone, terms=terms).outputs
 
 
 def _part(program: Program, stages: list[Stage]) -> Program:
-    sites = {op.site for stage in stages for op in stage.graph.ops}
+    ops = [op for stage in stages for op in stage.graph.ops]
+    sites = {op.site for op in ops} | {op.attrs.get("inner") for op in ops}
     products = {site: p for site, p in program.products.items() if site in sites}
     return replace(program, stages=tuple(stages), products=products)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from modelflex.core.fixed import Scale
@@ -28,11 +30,13 @@ def make_part(rng: np.random.Generator, rows: int, columns: int, layout: str) ->
 def make_terms(
     rng: np.random.Generator, out: int, inputs: int, terms: int, groups: int, layout: str = "dense"
 ) -> Terms:
-    """Random terms with a bias in floats."""
+    """Random terms with a bias in floats, of which a recurrent network makes no chaos."""
     offset = Part(rng.normal(size=terms * groups).astype(np.float32), FLOAT_BITS)
     v = Matrix(make_part(rng, terms * groups, inputs, layout), offset, None, 1, layout, inputs)
     bias = Part(rng.normal(size=out).astype(np.float32), FLOAT_BITS)
-    u = Matrix(make_part(rng, out, terms, "dense"), bias, None, groups, "dense", terms)
+    part = make_part(rng, out, terms, "dense")
+    part = replace(part, codes=part.codes * np.float32(0.3 / np.sqrt(terms * inputs)))
+    u = Matrix(part, bias, None, groups, "dense", terms)
     return Terms(v, u, groups)
 
 
