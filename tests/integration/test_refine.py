@@ -13,6 +13,7 @@ from modelflex.cli import main
 from modelflex.core.ladder import LADDER_JSON, read_ladder
 from modelflex.core.model import Layer, Model
 from modelflex.core.weight import float_weight
+from modelflex.execute.kernels import HAVE_NATIVE
 from modelflex.export.artefact import save_artefact
 from modelflex.progressive.climbing import all_terms
 
@@ -77,17 +78,33 @@ def test_what_is_written_is_a_model_with_its_ladder(
     assert "of dense" in capsys.readouterr().out
 
 
-def test_an_fpga_prices_terms_of_single_gates(
-    given: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+def test_an_fpga_prices_terms(given: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    model, data = given
+    command = ("refine", model, "--data", data, "--on", "zc706", "--deadline-s", "1e-5", "--json")
+    for more in ((), ("--per-gate",)):
+        assert run(*command, *more) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["price_unit"] == "s"
+        assert 0 < told["offers"][0]["price"] < 1e-5
+
+
+@pytest.mark.skipif(not HAVE_NATIVE, reason="the native kernels were not built")
+def test_the_runtime_spends_budgets_by_the_ladder(
+    given: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, data = given
-    command = ("refine", model, "--data", data, "--on", "zc706", "--quality", "0.1")
-    assert run(*command) == 2
-    assert "--per-gate" in capsys.readouterr().err
-    assert run(*command, "--per-gate", "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["price_unit"] == "s"
-    assert 0 < told["offers"][0]["price"] < 1e-3
+    out = tmp_path / "out"
+    command = ("refine", model, "--data", data, "--out", out, "--deadline-s", "1", "--json")
+    assert run(*command) == 0
+    assert json.loads(capsys.readouterr().out)["price_unit"] == "s"
+    ladder = read_ladder(out / LADDER_JSON, all_terms(modelflex.load(out)))
+    runtime = modelflex.compile(out)
+    assert runtime.ladder == ladder
+    rung = ladder.rungs[2]
+    answer = runtime.step(np.ones(5, np.float32), budget=rung.operations)
+    assert answer.terms == rung.terms
+    assert answer.operations == rung.operations
+    assert answer.error == pytest.approx(rung.divergence)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +119,7 @@ def test_an_fpga_prices_terms_of_single_gates(
         (("--quality", "1", "--operations", "5"), "one of them"),
         (("--on", "nowhere", "--quality", "1"), "nowhere"),
         (("--block", "8", "--kept", "0.5"), "columns"),
+        (("--bits", "8"), "compressed"),
         (("--importance", "great"), "importance"),
     ],
 )

@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from modelflex.calibrate import ALL, calibrate
 from modelflex.core.data import Draw
 from modelflex.core.fixed import Array
+from modelflex.core.ladder import LADDER_JSON, read_ladder
 from modelflex.core.model import Model
 from modelflex.core.program import build_program, check_symbols_read
 from modelflex.errors import UserError
@@ -25,6 +26,7 @@ from modelflex.importers.models import load_model
 from modelflex.pipeline.conclude import conclude
 from modelflex.pipeline.result import STUDY, Result, locked, make_folder, write_all
 from modelflex.pipeline.setting import Setting, from_config, prepare, with_processes
+from modelflex.progressive.climbing import all_terms
 from modelflex.search.analysis import analyze
 from modelflex.search.config import (
     Config,
@@ -269,12 +271,21 @@ def compile_model(model: Any) -> Runtime:
     """A network ready to run step by step in compiled code; see `Runtime`.
 
     Args:
-        model: a `Model`, or anything that `modelflex.load` reads, such as the folder of an artefact.
+        model: a `Model`, or anything that `modelflex.load` reads, such as the folder of an artefact; a
+            ladder beside it says how budgets are spent.
 
     Raises:
-        UserError: anything wrong with the model, or the native kernels were not built.
+        UserError: anything wrong with the model or its ladder, or the native kernels were not built.
     """
-    return Runtime(build_program(model if isinstance(model, Model) else load_model(model)))
+    loaded = model if isinstance(model, Model) else load_model(model)
+    runtime = Runtime(build_program(loaded))
+    if isinstance(model, str | os.PathLike):
+        path = Path(model)
+        ladder = (path if path.is_dir() else path.parent) / LADDER_JSON
+        terms = all_terms(loaded)
+        if terms and ladder.is_file():
+            runtime.ladder = read_ladder(ladder, terms)
+    return runtime
 
 
 def analyze_model(path: Path, data: Path | None) -> dict[str, Any]:

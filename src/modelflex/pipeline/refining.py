@@ -131,22 +131,22 @@ def _price(on: str, word_bits: int, judged: Sequences) -> Price:
     if on == CPU:
         return _measured(judged.x[:TIMED_STEPS])
     chip = Chip.read(on)
-    designs: dict[tuple[int, int, int], tuple[Engine, Design]] = {}
+    designs: dict[tuple[int, int, int, int], tuple[Engine, Design]] = {}
 
     def price(model: Model, terms: Mapping[str, int]) -> float:
         seconds = 0.0
         for name, weight in term_weights(model).items():
-            if weight.groups != GATES or weight.v.layout == "block_sparse":
+            if weight.groups not in (1, GATES) or weight.v.layout == "block_sparse":
                 raise UserError(
                     f"'{name}' has {weight.groups} groups of rows in the layout {weight.v.layout}",
-                    f"what the engine computes: {GATES} gates with a v of their own, single numbers kept",
-                    "give --per-gate, or another target",
+                    f"what the engine computes: {GATES} gates, single numbers kept",
+                    "leave the blocks out, or name another target",
                 )
             rows, columns = weight.shape[0] // GATES, weight.shape[1]
             kept = weight.v.part.codes.shape[1]
-            key = rows, columns, kept
+            key = rows, columns, kept, weight.groups
             if key not in designs:
-                engine = Engine(chip, find_word(word_bits), rows, columns)
+                engine = Engine(chip, find_word(word_bits), rows, columns, weight.groups == 1)
                 design = explore(engine, [kept], [1]).best[0][2]
                 if design is None:
                     raise UserError(

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from modelflex.core.products import ProductRow, ProductTable, make_table, single_recipe
 from modelflex.errors import UserError
 from modelflex.platforms.fpga import Fpga
-from modelflex.platforms.fpga.chip import Chip
-from modelflex.platforms.fpga.engine import Engine
-from modelflex.platforms.fpga.operators import WORDS
 from modelflex.registry import PLATFORMS
-
-from .fpga_by_hand import term_bytes, toy_file
 
 T = 12.5
 CLOCK, BANDWIDTH = 100e6, 4e9
@@ -141,23 +132,6 @@ def test_default_engines_fill_the_chip_and_fit(spec: str, bits: int) -> None:
     assert made.description["engine"]["row_tile"] == made.row_tile
 
 
-@given(st.integers(1, 64), st.integers(1, 40), st.sampled_from((1, 2, 4, 8)))
-def test_terms_are_those_of_the_engine(nz: int, steps: int, groups: int) -> None:
-    fpga = Fpga.from_config({"spec": "pynq_z2"})
-    found = fpga.price_terms(80, 64, nz, steps, groups)
-    index = nz if nz < 64 else 0
-    assert found["fetch_bytes"] == steps * (80 + groups * (nz + index + 1)) * 2
-    if groups in (1, 4):
-        assert found["fetch_bytes"] == steps * term_bytes(20, 64, nz, 16, shared=groups == 1)
-    assert found["macs"] == steps * (80 + groups * nz)
-    assert np.isnan(found["power_w"])
-    # No design that fits is faster: a term takes at least one cycle, at most those of 1 × 1.
-    each = 20 if groups == 1 else 80 // groups
-    engine = Engine(Chip.read("pynq_z2"), WORDS[16], each, 64, groups == 1)
-    slowest, rounds = float(engine.refine(1, 1, nz, steps).cycles) / 100e6, math.ceil(groups / 4)
-    assert rounds * steps / 100e6 <= found["compute_s"] <= rounds * slowest
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -179,13 +153,3 @@ def test_terms_are_those_of_the_engine(nz: int, steps: int, groups: int) -> None
 def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         PLATFORMS.get("fpga").from_config(options)
-
-
-def test_terms_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    small = Fpga.from_config({"spec": toy_file(tmp_path, dsp_slices=(12, "slice"))})
-    with pytest.raises(UserError, match="no design for terms of 4 inputs fits toy"):
-        small.price_terms(16, 80, 4, 3)
-    with pytest.raises(UserError, match="3 groups of 16 rows; expected a divisor"):
-        small.price_terms(16, 80, 4, 3, 3)
-    with pytest.raises(UserError, match="nz is 81"):
-        small.price_terms(16, 80, 81, 3)

@@ -17,7 +17,6 @@ from modelflex.core.recipe import read_config
 from modelflex.errors import UserError
 from modelflex.platforms.fpga.chip import Chip
 from modelflex.platforms.fpga.engine import GATES, REFERENCE, Engine, ceil_div, check_size
-from modelflex.platforms.fpga.explore import explore
 from modelflex.platforms.fpga.operators import LUT_WORDS, RAM_WORDS, find_word, memory
 from modelflex.platforms.fpga.resources import Resources, dense_resources
 from modelflex.registry import PLATFORMS
@@ -79,7 +78,7 @@ class Fpga(Platform):
     """The dense engine of `Engine` for products of any shape, layout and width.
 
     A product takes max(cycles / clock, bytes / bandwidth); a step is the sum of its products and of
-    its elementwise work. Products that are refined term by term: `price_terms`.
+    its elementwise work. Terms are priced as two products; engines that refine: `explore`.
     """
 
     reference = REFERENCE
@@ -188,46 +187,6 @@ class Fpga(Platform):
             "fetch_bytes": table["units"] * table["unit_bytes"] * table["density"]
             + table["fixed_bytes"],
             "reset_bytes": table["reset_bytes"],
-        }
-
-    def price_terms(
-        self, rows: int, columns: int, nz: int, steps: int, groups: int = GATES
-    ) -> Mapping[str, float]:
-        """A matrix [rows, columns] that is refined by `steps` terms, each with a v of NZ inputs a group.
-
-        The gate units are those of the fastest design that fits (`explore`). One group: all units share
-        its v; else each group takes a unit, and more groups than units take turns. Elementwise work is
-        not counted: it has rows of its own.
-
-        Args:
-            groups: equal groups of consecutive rows; a divisor of `rows`.
-
-        Returns:
-            compute_s; fetch_bytes in words of the engine; macs; power_w (NaN: unknown).
-
-        Raises:
-            UserError: sizes out of range, or no design fits.
-        """
-        if groups < 1 or rows % groups:
-            raise UserError(f"there are {groups} groups of {rows} rows", "a divisor of the rows")
-        shared = groups == 1
-        each = -(-rows // GATES) if shared else rows // groups
-        engine = Engine(self.chip, self.word, each, columns, shared)
-        ((_, _, design),) = explore(engine, [nz], [steps]).best
-        if design is None:
-            raise UserError(
-                f"no design for terms of {nz} inputs fits {self.chip.spec.name}",
-                "fewer rows and columns, or a larger chip",
-            )
-        update = ceil_div(each, design.row_tile)
-        dot = ceil_div(engine.unit_inputs(nz), design.column_tile)
-        rounds = -(-groups // GATES)
-        vectors = groups * (nz * (2 if nz < columns else 1) + 1)
-        return {
-            "compute_s": float(rounds * steps * np.maximum(update, dot) / self.chip.clock),
-            "fetch_bytes": float(steps * (vectors + rows) * self.word.bits / 8),
-            "macs": float(steps * (rows + groups * nz)),
-            "power_w": float(self.chip.power_w(columns / nz)),
         }
 
     def combine(
