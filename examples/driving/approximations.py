@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from recurrent import Recurrent, probabilities
@@ -21,13 +22,21 @@ from modelflex.core.input_metric import InputMetric
 from modelflex.core.model import Layer, Model, check_model
 from modelflex.core.program import build_program
 from modelflex.core.refinement import Factors, decompose, operations
-from modelflex.core.weight import Terms, Weight, float_weight
+from modelflex.core.weight import Weight, float_weight
 from modelflex.execute.gradients import backpropagate
+from modelflex.progressive.refining import float_terms
 
 PUBLISHED_KEPT = (32, 130, 520, 4160)
 """NZ of the published scheme: those of table 1 of Kouris et al., and one between."""
 TERMS = 96
 GATES = 4
+
+
+class Decomposed(NamedTuple):
+    """Terms, and how many numbers each v keeps."""
+
+    factors: Factors
+    kept: int
 
 
 @dataclass(frozen=True)
@@ -85,8 +94,8 @@ def fisher_information(
     return total / len(x)
 
 
-def progressive_model(recurrent: Recurrent, factors: Factors | None) -> Model:
-    """LSTM and head as a model that reads features; with `factors`, a step may compute a prefix of terms."""
+def progressive_model(recurrent: Recurrent, made: Decomposed | None) -> Model:
+    """LSTM and head as a model that reads features; with terms, a step may compute a prefix of terms."""
     outputs, units = recurrent.head.shape
     carries = outputs - len(ACTIONS)
     inputs = recurrent.features + carries
@@ -94,12 +103,10 @@ def progressive_model(recurrent: Recurrent, factors: Factors | None) -> Model:
         Layer("lstm0", "augmented_lstm", inputs, units, carries=carries),
         Layer("head", "dense", units, outputs),
     )
-    if factors is None:
+    if made is None:
         w: Weight = float_weight(recurrent.w, recurrent.bias, GATES)
     else:
-        v = float_weight(factors.v, factors.offset, 1)
-        u = float_weight(factors.u, recurrent.bias + factors.base, GATES)
-        w = Terms(v, u, factors.groups)
+        w = float_terms(made.factors, recurrent.bias, GATES, made.kept, block=1)
     head = float_weight(recurrent.head, recurrent.head_bias, 1)
     return check_model(Model("driving_lstm", layers, {"lstm0.w": w, "head.w": head}))
 
@@ -134,9 +141,9 @@ def column_tiles(recurrent: Recurrent, tiles: int = 16) -> list[Approximation]:
     ]
 
 
-def prefixes(recurrent: Recurrent, factors: Factors, kept: int, groups: int) -> list[Approximation]:
+def prefixes(recurrent: Recurrent, made: Decomposed) -> list[Approximation]:
     """Sums of the first terms: of none, of a few numbers of them, of all."""
-    each = operations(len(recurrent.w), kept, groups)
+    each, factors = operations(len(recurrent.w), made.kept, made.factors.groups), made.factors
     return [
         Approximation(
             each * n,
@@ -158,21 +165,16 @@ def term_counts(most: int) -> Iterator[int]:
         n *= 2
 
 
-def published(recurrent: Recurrent, kept: int, terms: int = TERMS) -> list[Approximation]:
+def published(recurrent: Recurrent, kept: int, terms: int = TERMS) -> Decomposed:
     """The scheme of Kouris et al.: each gate its own singular vectors, v cut to its largest numbers."""
     made = decompose(recurrent.w, terms=terms, kept=kept, groups=GATES, scheme="published")
-    return prefixes(recurrent, made, kept, GATES)
+    return Decomposed(made, kept)
 
 
 def data_aware(
     recurrent: Recurrent, sample: Floats, fisher: Floats, terms: int = TERMS
-) -> list[Approximation]:
-    """Terms for all gates at once, in the metric of the inputs and of the actions' information."""
-    made = decompose(
-        recurrent.w,
-        terms=terms,
-        scheme="whitened",
-        metric=InputMetric.of(sample),
-        importance=fisher,
-    )
-    return prefixes(recurrent, made, recurrent.w.shape[1], 1)
+) -> Decomposed:
+    """Terms for all gates at once, in the metric of the inputs and of the outputs' information."""
+    metric = InputMetric.of(sample)
+    made = decompose(recurrent.w, terms=terms, metric=metric, importance=fisher)
+    return Decomposed(made, recurrent.w.shape[1])

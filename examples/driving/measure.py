@@ -22,9 +22,11 @@ import numpy as np
 from approximations import (
     PUBLISHED_KEPT,
     Approximation,
+    Decomposed,
     column_tiles,
     data_aware,
     fisher_information,
+    prefixes,
     published,
     row_tiles,
     seen_by,
@@ -72,21 +74,24 @@ class Policy:
         return p, y[:, p.shape[1] :]
 
 
-def schemes(folder: Path, recurrent: Recurrent) -> dict[str, list[Approximation]]:
-    """All schemes by name, fitted on the pilot clips."""
+def decompositions(folder: Path, recurrent: Recurrent) -> dict[str, Decomposed]:
+    """The terms of all schemes that have them by name, fitted on the pilot clips."""
     pilot, clips = load_features(folder, "pilot"), load_clips("pilot", folder)
     sample = seen_by(recurrent, pilot)[::SAMPLE_STEP]
     wrong = recurrent.run(pilot)[..., -clips.velocities.shape[-1] :] - clips.velocities
     errors = np.sqrt(np.square(wrong).mean((0, 1)))
-    made = {
-        "dense, tiles of rows": row_tiles(recurrent),
-        TILES: column_tiles(recurrent),
-    }
-    made |= {f"published, NZ = {kept}": published(recurrent, kept) for kept in PUBLISHED_KEPT}
+    made = {f"published, NZ = {kept}": published(recurrent, kept) for kept in PUBLISHED_KEPT}
     for name, deviations in (("actions", None), ("all outputs", errors)):
         fisher = fisher_information(folder, pilot, deviations)
         made[f"data-aware, {name}"] = data_aware(recurrent, sample, fisher)
     return made
+
+
+def schemes(folder: Path, recurrent: Recurrent) -> dict[str, list[Approximation]]:
+    """All schemes by name."""
+    tiles = {"dense, tiles of rows": row_tiles(recurrent), TILES: column_tiles(recurrent)}
+    made = decompositions(folder, recurrent)
+    return tiles | {name: prefixes(recurrent, one) for name, one in made.items()}
 
 
 def curve(
