@@ -69,7 +69,7 @@ def shown_curves(content: Mapping[str, Any]) -> dict[str, list[tuple[float, floa
 
 def draw_curves(content: Mapping[str, Any]) -> str:
     """Divergence against operations."""
-    x, y = Axis(3e-4, 1.0, 60, 560), Axis(1e-5, 3.0, 330, 50)
+    x, y = Axis(3e-4, 1.0, 60, 560), Axis(3e-5, 3.0, 330, 50)
     parts = [text(12, 20, "Divergence of the actions from the exact network's, test clips")]
     parts += frame(
         x, y, "operations of the augmented product, share of the dense one", "mean KL, nats", "{:g}"
@@ -106,26 +106,30 @@ def draw_moments(content: Mapping[str, Any]) -> str:
 
 
 def draw_drives(content: Mapping[str, Any]) -> str:
-    """Drives that end in an accident, against operations."""
-    x, y = Axis(3e-3, 1.0, 60, 560), Axis(0.0, 1.0, 300, 50, logarithmic=False)
+    """Drives that end in an accident, and the way that is made until then, against operations."""
     rows = content["drives"]
     exact = next(row for row in rows if row["scheme"] == "exact")
-    parts = [
-        text(12, 20, f"Closed-loop drives that end in an accident, {exact['drives']} worlds"),
-        *frame(x, y, "operations of the augmented product, share of the dense one", "failed"),
-        f'<path d="M{x.start} {y.at(exact["failed"]):.1f}H{x.end}" stroke="{INK}" '
-        'stroke-dasharray="4 3"/>',
-    ]
     schemes = list(dict.fromkeys(row["scheme"] for row in rows if row["scheme"] != "exact"))
-    for scheme in schemes:
-        points = sorted(
-            (row["share"], row["failed"])
-            for row in rows
-            if row["scheme"] == scheme and row["share"] > 0
+    panels = {
+        "share of drives that end in an accident": lambda row: row["failed"],
+        "way made, share of the exact network's": lambda row: row["metres"] / exact["metres"],
+    }
+    parts = [text(12, 20, f"Closed-loop drives in {exact['drives']} worlds")]
+    for number, (title, value) in enumerate(panels.items()):
+        left = 50 + 370 * number
+        x, y = Axis(3e-3, 1.0, left, left + 320), Axis(0.0, 1.0, 280, 62, logarithmic=False)
+        parts += frame(x, y, "operations, share of the dense product", title)
+        level = y.at(value(exact))
+        parts.append(
+            f'<path d="M{x.start} {level:.1f}H{x.end}" stroke="{INK}" stroke-dasharray="4 3"/>'
         )
-        parts.append(line(x, y, points, COLOURS[scheme], 1.6))
-    parts += legend(580, 66, ["exact", *schemes])
-    return page(760, 345, "Accidents against operations", parts)
+        for scheme in schemes:
+            own = [row for row in rows if row["scheme"] == scheme and row["share"] >= x.low]
+            points = sorted((row["share"], value(row)) for row in own)
+            parts.append(line(x, y, points, COLOURS[scheme], 1.6))
+    for number, name in enumerate(("exact", *schemes)):
+        parts += legend(50 + 150 * number, 336, [name])
+    return page(770, 350, "Accidents against operations", parts)
 
 
 def draw_strip(drives: Mapping[str, Sequence[Shot]]) -> str:

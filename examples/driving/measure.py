@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections import Counter
@@ -43,6 +42,8 @@ from recurrent import (
 )
 from roads import Bytes, Floats
 
+from modelflex.core.files import replacing
+
 RESULTS = Path(__file__).resolve().parent / "results.json"
 SAMPLE_STEP = 2
 """Every so many steps of the pilot clips are the sample that terms are fitted to."""
@@ -54,7 +55,11 @@ DRIVEN = {
     "data-aware, all outputs": (0.0, 0.0041, 0.0082, 0.0164, 0.0328, 0.0655),
 }
 """Scheme → shares of the dense operations at which worlds are driven."""
+SETTLED = 20
+"""Steps before the first that a moment is taken from."""
 STEPS = 150
+SHARES = (0.0082, 0.0164, 0.0655, 0.255)
+"""Shares of the dense operations after which moments are shown."""
 
 
 class Policy:
@@ -127,7 +132,8 @@ def moments(
     shown: Mapping[str, Sequence[str]],
     shares: Sequence[float],
 ) -> list[dict[str, Any]]:
-    """Distributions over actions after shares of the operations, at a step at which each action is sure.
+    """Distributions over actions after shares of the operations, at a typical step of each action: of the
+    steps at which it is the most probable one, that with the median of its probability.
 
     Args:
         shown: scheme → what of `made` is used at each share.
@@ -135,8 +141,11 @@ def moments(
     dense, p = 2 * recurrent.w.size, probabilities(exact)
     found = []
     for action in range(p.shape[2]):
-        clip, step = np.unravel_index(int(np.argmax(p[:, 20:, action])), p[:, 20:, action].shape)
-        part, at = features[clip : clip + 1, : step + 21], int(step) + 20
+        likely = p[:, SETTLED:].argmax(-1) == action
+        clips, steps = np.nonzero(likely)
+        order = np.argsort(p[:, SETTLED:, action][likely], kind="stable")
+        clip, at = clips[order[order.size // 2]], int(steps[order[order.size // 2]]) + SETTLED
+        part = features[clip : clip + 1, : at + 1]
         entry: dict[str, Any] = {"clip": int(clip), "step": at, "action": action}
         entry["exact"] = p[clip, at].tolist()
         for scheme, names in shown.items():
@@ -197,13 +206,19 @@ def drive_schemes(
     driven("exact", "exact", 1.0, recurrent.w, recurrent.bias, None)
     for scheme, shares in DRIVEN.items():
         for share in shares:
-            name = {"dense tiles": "dense, tiles of columns", "data-aware": "data-aware"}.get(
-                scheme
-            )
-            name = best_published(pilot_curves, share * dense) if name is None else name
+            name = TILES if scheme.startswith("dense") else scheme
+            if scheme == "published":
+                name = best_published(pilot_curves, share * dense)
             step = within(made[name], share * dense)
             driven(scheme, name, step.operations / dense, *step.make(), step.terms)
     return rows
+
+
+def update_results(**values: Any) -> None:
+    """Put values into results.json beside what is there."""
+    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    with replacing(RESULTS) as temporary:
+        temporary.write_text(json.dumps(known | values, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> int:
@@ -211,6 +226,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Measure the driving network under deadlines.")
     parser.add_argument("--data", type=Path, help="folder of recordings and trained networks")
     parser.add_argument("--worlds", type=int, default=24, help="worlds of the closed-loop drives")
+    parser.add_argument("--no-drives", action="store_true", help="curves and moments alone")
     options = parser.parse_args()
     folder, started = data_folder(options.data), time.perf_counter()
     recurrent = load_recurrent(folder)
@@ -218,7 +234,8 @@ def main() -> int:
     made = schemes(folder, recurrent)
     curves: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for part in ("pilot", "test"):
-        features, actions = load_features(folder, part), load_clips(part, folder).actions
+        features = load_features(folder, part).astype(np.float32)
+        actions = load_clips(part, folder).actions
         exact = recurrent.run(features)
         curves[part] = {
             name: curve(recurrent, features, exact, actions, steps)
@@ -227,21 +244,21 @@ def main() -> int:
         }
         print(f"{part}: {time.perf_counter() - started:.0f} s", flush=True)
     shown = {
-        name: made[name]
-        for name in ("dense, tiles of columns", "published, NZ = 4160", "data-aware")
+        "dense, cut short": [TILES] * len(SHARES),
+        "published": [best_published(curves["pilot"], share * dense) for share in SHARES],
+        "data-aware, actions": ["data-aware, actions"] * len(SHARES),
     }
-    shares = (0.01, 0.02, 0.1, 0.5)
-    content = {
-        "dense_operations": dense,
-        "scores": json.loads((folder / "network" / "model.json").read_text())["meta"]["scores"],
-        "curves": curves,
-        "shares": shares,
-        "moments": moments(recurrent, features, exact, made, shown, shares),
-        "drives": drive_schemes(folder, recurrent, made, curves["pilot"], options.worlds),
-    }
-    temporary = RESULTS.with_suffix(".part")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, RESULTS)
+    model = json.loads((folder / "network" / "model.json").read_text(encoding="utf-8"))
+    update_results(
+        dense_operations=dense,
+        scores=model["meta"]["scores"],
+        curves=curves,
+        shares=SHARES,
+        moments=moments(recurrent, features, exact, made, shown, SHARES),
+    )
+    if not options.no_drives:
+        drives = drive_schemes(folder, recurrent, made, curves["pilot"], options.worlds)
+        update_results(drives=drives)
     print(f"wrote {RESULTS}; {time.perf_counter() - started:.0f} s")
     return 0
 

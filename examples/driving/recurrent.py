@@ -67,10 +67,11 @@ class Recurrent:
         w = self.w if w is None else w.astype(np.float32)
         bias = self.bias if bias is None else bias.astype(np.float32)
         count, steps = features.shape[:2]
+        flat = features.reshape(count * steps, -1).astype(np.float32, copy=False)
+        seen = (flat @ w[:, : self.features].T + bias).reshape(count, steps, -1)
         state, made = self.start(count), []
         for t in range(steps):
-            seen = features[:, t].astype(np.float32) @ w[:, : self.features].T + bias
-            y, state = self.step(self.gates(seen, state, w), state)
+            y, state = self.step(self.gates(seen[:, t], state, w), state)
             made.append(y)
         return np.stack(made, 1)
 
