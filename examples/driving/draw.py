@@ -1,6 +1,6 @@
-"""Draw docs/images/driving_*.svg from results.json and from a drive.
+"""Draw docs/images/driving_*.svg from results.json and from two drives; write the tables of docs/driving.md.
 
-python examples/driving/draw.py [--data FOLDER] [--world 300003]
+python examples/driving/draw.py [--data FOLDER] [--world 300005]
 """
 
 from __future__ import annotations
@@ -17,6 +17,14 @@ from clips import FIRST_WORLD, HERE, data_folder
 from measure import RESULTS, best_published
 from simulator import ACTIONS
 from strip import SHARE, Shot, two_drives
+from tables import (
+    curve_table,
+    deadline_table,
+    drive_table,
+    score_table,
+    time_table,
+    write_tables,
+)
 
 IMAGES = HERE.parents[1] / "docs" / "images"
 SHORT = ("ahead", "stop", "left", "right")
@@ -61,10 +69,7 @@ def shown_curves(content: Mapping[str, Any]) -> dict[str, list[tuple[float, floa
             if name.startswith("data-aware")
         },
     }
-    return {
-        name: [(cost / dense, kl) for cost, kl in points if cost > 0 and kl > 0]
-        for name, points in made.items()
-    }
+    return {name: [(cost / dense, kl) for cost, kl in points] for name, points in made.items()}
 
 
 def draw_curves(content: Mapping[str, Any]) -> str:
@@ -76,9 +81,51 @@ def draw_curves(content: Mapping[str, Any]) -> str:
     )
     curves = shown_curves(content)
     for name, points in curves.items():
-        parts.append(line(x, y, points, COLOURS[name], 1.6))
+        shown = [point for point in points if min(point) > 0]
+        parts.append(line(x, y, shown, COLOURS[name], 1.6))
     parts += legend(580, 66, list(curves))
     return page(760, 375, "Divergence against operations", parts)
+
+
+def timed_curves(content: Mapping[str, Any]) -> dict[str, list[tuple[float, float]]]:
+    """Scheme → (median µs of a step, KL); tiles are taken as their share of the dense step."""
+    known = {(row["of"], row["terms"]): row["median_us"] for row in content["times"]}
+    test, whole = content["curves"]["test"], content["dense_operations"]
+    tiles = envelope({name: test[name] for name in TILES})
+    dense = known["dense", None]
+    made = {"dense, cut short": [(dense * cost / whole, kl) for cost, kl in tiles]}
+    for name in dict.fromkeys(row["of"] for row in content["times"] if row["terms"] is not None):
+        made[name] = [(known[name, row["terms"]], row["kl"]) for row in test[name]]
+    return made
+
+
+def draw_times(content: Mapping[str, Any]) -> str:
+    """Divergence against the measured time of a step, and what real deadlines gave."""
+    x, y = Axis(5, 3000, 60, 560), Axis(3e-5, 3.0, 330, 50)
+    parts = [text(12, 20, "Divergence against the time of a step of LSTM and head, compiled code")]
+    parts += frame(x, y, "median µs of a step, one thread", "mean KL, nats")
+    curves = timed_curves(content)
+    dense = x.at(curves["dense, cut short"][-1][0])
+    parts.append(
+        f'<path d="M{dense:.1f} {y.start}V{y.end}" stroke="{INK}" stroke-dasharray="4 3"/>'
+    )
+    parts.append(text(dense + 4, y.end + 12, "dense"))
+    for name, points in curves.items():
+        scheme = "published" if name.startswith("published") else name
+        shown = [point for point in points if point[1] > 0]
+        parts.append(line(x, y, shown, COLOURS[scheme], 1.6))
+        if scheme == "published":
+            cost, kl = shown[-1]
+            parts.append(text(x.at(cost) + 8, y.at(kl) + 4, name.split(", ")[1], fill=MUTED))
+    for row in content["deadlines"]:
+        at = x.at(row["took_median_us"]), y.at(row["kl"])
+        parts.append(
+            f'<circle cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="6" fill="none" stroke="{INK}"/>'
+        )
+    parts += legend(580, 66, ["dense, cut short", "published", "data-aware, actions"])
+    parts.append(f'<circle cx="585" cy="113" r="6" fill="none" stroke="{INK}"/>')
+    parts.append(text(596, 117, "steps with a deadline"))
+    return page(760, 375, "Divergence against time", parts)
 
 
 def draw_moments(content: Mapping[str, Any]) -> str:
@@ -106,30 +153,56 @@ def draw_moments(content: Mapping[str, Any]) -> str:
 
 
 def draw_drives(content: Mapping[str, Any]) -> str:
-    """Drives that end in an accident, and the way that is made until then, against operations."""
-    rows = content["drives"]
+    """Accidents against operations and against time, and the way that is made."""
+    rows, wide = content["drives"], 350
     exact = next(row for row in rows if row["scheme"] == "exact")
     schemes = list(dict.fromkeys(row["scheme"] for row in rows if row["scheme"] != "exact"))
-    panels = {
-        "share of drives that end in an accident": lambda row: row["failed"],
-        "way made, share of the exact network's": lambda row: row["metres"] / exact["metres"],
-    }
-    parts = [text(12, 20, f"Closed-loop drives in {exact['drives']} worlds")]
-    for number, (title, value) in enumerate(panels.items()):
-        left = 50 + 370 * number
-        x, y = Axis(3e-3, 1.0, left, left + 320), Axis(0.0, 1.0, 280, 62, logarithmic=False)
-        parts += frame(x, y, "operations, share of the dense product", title)
-        level = y.at(value(exact))
+    shares, times = (3e-3, 1.0, "operations, share of the dense product"), (8, 1500, "µs of a step")
+    panels = (
+        ("drives that end in an accident", shares, _share, _failed),
+        ("drives that end in an accident", times, _time, _failed),
+        ("way made, share of the exact network's", shares, _share, _way),
+    )
+    parts = [
+        text(12, 20, f"Closed-loop drives in {exact['drives']} worlds (dashed: exact network)")
+    ]
+    for number, (title, (low, high, below), cost, value) in enumerate(panels):
+        left = 50 + wide * number
+        x, y = Axis(low, high, left, left + wide - 50), Axis(0.0, 1.0, 280, 62, logarithmic=False)
+        parts += frame(x, y, below, title)
+        level = y.at(value(content, exact))
         parts.append(
             f'<path d="M{x.start} {level:.1f}H{x.end}" stroke="{INK}" stroke-dasharray="4 3"/>'
         )
         for scheme in schemes:
-            own = [row for row in rows if row["scheme"] == scheme and row["share"] >= x.low]
-            points = sorted((row["share"], value(row)) for row in own)
+            own = [row for row in rows if row["scheme"] == scheme and row["share"] > 0]
+            points = sorted((cost(content, row), value(content, row)) for row in own)
             parts.append(line(x, y, points, COLOURS[scheme], 1.6))
-    for number, name in enumerate(("exact", *schemes)):
-        parts += legend(50 + 150 * number, 336, [name])
-    return page(770, 350, "Accidents against operations", parts)
+    for number, name in enumerate(schemes):
+        parts += legend(50 + 190 * number, 336, [name])
+    return page(wide * len(panels) + 20, 350, "Accidents against operations and time", parts)
+
+
+def _share(content: Mapping[str, Any], row: Mapping[str, Any]) -> float:
+    return float(row["share"])
+
+
+def _time(content: Mapping[str, Any], row: Mapping[str, Any]) -> float:
+    """Median µs; tiles are taken as their share of the dense step, terms by their number."""
+    known = {(case["of"], case["terms"]): case["median_us"] for case in content["times"]}
+    if row["terms"] is None:
+        return float(known["dense", None] * row["share"])
+    of = row["of"] if row["of"].startswith("published") else "data-aware, actions"
+    return float(known[of, row["terms"]])
+
+
+def _failed(content: Mapping[str, Any], row: Mapping[str, Any]) -> float:
+    return float(row["failed"])
+
+
+def _way(content: Mapping[str, Any], row: Mapping[str, Any]) -> float:
+    exact = next(row for row in content["drives"] if row["scheme"] == "exact")
+    return float(row["metres"] / exact["metres"])
 
 
 def draw_strip(drives: Mapping[str, Sequence[Shot]]) -> str:
@@ -161,14 +234,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Draw the figures of docs/driving.md.")
     parser.add_argument("--data", type=Path, help="folder of recordings and trained networks")
     parser.add_argument(
-        "--world", type=int, default=FIRST_WORLD["drive"], help="of the image strip"
+        "--world", type=int, default=FIRST_WORLD["drive"] + 5, help="of the image strip"
     )
     options = parser.parse_args()
     content = json.loads(RESULTS.read_text(encoding="utf-8"))
     folder = data_folder(options.data)
     published = best_published(content["curves"]["pilot"], SHARE * content["dense_operations"])
+    curves = shown_curves(content)
+    write_tables(
+        {
+            "scores": score_table(content),
+            "curves": curve_table(curves),
+            "times": time_table(timed_curves(content)),
+            "deadlines": deadline_table(content),
+            "drives": drive_table(content),
+        }
+    )
     figures: dict[str, Callable[[], str]] = {
         "curves": lambda: draw_curves(content),
+        "times": lambda: draw_times(content),
         "moments": lambda: draw_moments(content),
         "drives": lambda: draw_drives(content),
         "strip": lambda: draw_strip(two_drives(folder, published, options.world)),

@@ -51,8 +51,8 @@ TILES = "dense, tiles of columns"
 DRIVEN = {
     "dense, cut short": (0.25, 0.5, 0.75, 0.875),
     "published": (0.004, 0.017, 0.065, 0.255, 0.51),
-    "data-aware, actions": (0.0041, 0.0082, 0.0164, 0.0328, 0.0655),
-    "data-aware, all outputs": (0.0, 0.0041, 0.0082, 0.0164, 0.0328, 0.0655),
+    "data-aware, actions": (0.0041, 0.0082, 0.0164, 0.0328, 0.0655, 0.129, 0.258),
+    "data-aware, all outputs": (0.0, 0.0041, 0.0082, 0.0164, 0.0328, 0.0655, 0.129, 0.258),
 }
 """Scheme → shares of the dense operations at which worlds are driven."""
 SETTLED = 20

@@ -13,12 +13,12 @@ from recurrent import Encoder, load_recurrent
 from roads import Bytes, World, make_world
 from simulator import PERIOD, Drive
 
-SHARE = 0.0164
+SHARE = 0.0655
 """Of the dense operations."""
-EVERY = 15
+EVERY = 6
 """Steps between the frames that are shown."""
 SHOTS = 6
-LONGEST = 120
+LONGEST = 110
 
 
 @dataclass(frozen=True)

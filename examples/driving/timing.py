@@ -27,7 +27,12 @@ from simulator import ACTIONS
 import modelflex
 from modelflex.execute.native import Runtime
 
-TIMED = ("published, NZ = 130", "published, NZ = 4160", "data-aware, actions")
+TIMED = (
+    "published, NZ = 130",
+    "published, NZ = 520",
+    "published, NZ = 4160",
+    "data-aware, actions",
+)
 BLOCK = 40
 """Steps of one model before the next is timed."""
 DEADLINES_S = (5e-6, 1e-5, 2e-5, 3e-5, 5e-5, 1e-4, 2e-4)

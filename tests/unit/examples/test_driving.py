@@ -21,6 +21,7 @@ import drive  # noqa: E402
 import recurrent  # noqa: E402
 import roads  # noqa: E402
 import simulator  # noqa: E402
+import tables  # noqa: E402
 from roads import Board  # noqa: E402
 from simulator import Drive  # noqa: E402
 
@@ -195,6 +196,27 @@ def test_tiles_end_in_the_exact_network() -> None:
         assert not tiles[0].make()[0].any()
         kept = [np.count_nonzero(tile.make()[0]) for tile in tiles]
         assert kept == [tile.operations // 2 for tile in tiles]
+
+
+def test_what_a_level_costs() -> None:
+    """From the cheapest point on from which nothing is above the level, in any order of points."""
+    points = [(4.0, 0.01), (1.0, 0.05), (2.0, 0.2), (3.0, 0.1), (5.0, 0.02)]
+    assert tables.reached(points, 0.1) == 3.0
+    assert tables.reached(points, 0.02) == 4.0
+    assert tables.reached(points, 0.3) == 1.0
+    assert tables.reached(points, 0.01) is None
+
+
+def test_tables_stand_between_their_markers(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- one -->\nold\n<!-- end -->\nb\n<!-- two -->\n<!-- end -->\n")
+    tables.write_tables({"one": "1", "two": "2"}, page)
+    tables.write_tables({"one": "3"}, page)
+    assert (
+        page.read_text() == "a\n<!-- one -->\n3\n<!-- end -->\nb\n<!-- two -->\n2\n<!-- end -->\n"
+    )
+    with pytest.raises(ValueError, match="0 places"):
+        tables.write_tables({"three": ""}, page)
 
 
 def test_the_model_has_the_published_sizes() -> None:
