@@ -19,6 +19,7 @@ from simulator import ACTIONS
 from strip import SHARE, Shot, two_drives
 from tables import (
     curve_table,
+    deadline_drive_table,
     deadline_table,
     drive_table,
     score_table,
@@ -119,13 +120,15 @@ def draw_times(content: Mapping[str, Any]) -> str:
             parts.append(text(x.at(cost) + 8, y.at(kl) + 4, name.split(", ")[1], fill=MUTED))
     for row in content["deadlines"]:
         at = x.at(row["took_median_us"]), y.at(row["kl"])
-        parts.append(
-            f'<circle cx="{at[0]:.1f}" cy="{at[1]:.1f}" r="6" fill="none" stroke="{INK}"/>'
-        )
+        parts.append(_ring(*at))
     parts += legend(580, 66, ["dense, cut short", "published", "data-aware, actions"])
-    parts.append(f'<circle cx="585" cy="113" r="6" fill="none" stroke="{INK}"/>')
-    parts.append(text(596, 117, "steps with a deadline"))
+    parts += [_ring(585, 113), text(596, 117, "steps with a deadline")]
     return page(760, 375, "Divergence against time", parts)
+
+
+def _ring(x: float, y: float) -> str:
+    """The mark of what real deadlines gave."""
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="none" stroke="{INK}"/>'
 
 
 def draw_moments(content: Mapping[str, Any]) -> str:
@@ -178,8 +181,13 @@ def draw_drives(content: Mapping[str, Any]) -> str:
             own = [row for row in rows if row["scheme"] == scheme and row["share"] > 0]
             points = sorted((cost(content, row), value(content, row)) for row in own)
             parts.append(line(x, y, points, COLOURS[scheme], 1.6))
+        if cost is _time:
+            for row in content["deadline_drives"]:
+                at = x.at(row["deadline_us"]), y.at(row["failed"])
+                parts.append(_ring(*at))
     for number, name in enumerate(schemes):
         parts += legend(50 + 190 * number, 336, [name])
+    parts += [_ring(815, 332), text(826, 336, "real deadlines, all outputs")]
     return page(wide * len(panels) + 20, 350, "Accidents against operations and time", parts)
 
 
@@ -229,6 +237,18 @@ def draw_strip(drives: Mapping[str, Sequence[Shot]]) -> str:
     return page(width, 56 + len(drives) * (tall + 118), "Frames and actions", parts)
 
 
+def page_tables(content: Mapping[str, Any]) -> dict[str, str]:
+    """The tables of docs/driving.md by the names of their places."""
+    return {
+        "scores": score_table(content),
+        "curves": curve_table(shown_curves(content)),
+        "times": time_table(timed_curves(content)),
+        "deadlines": deadline_table(content),
+        "drives": drive_table(content),
+        "deadline drives": deadline_drive_table(content),
+    }
+
+
 def main() -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Draw the figures of docs/driving.md.")
@@ -240,16 +260,7 @@ def main() -> int:
     content = json.loads(RESULTS.read_text(encoding="utf-8"))
     folder = data_folder(options.data)
     published = best_published(content["curves"]["pilot"], SHARE * content["dense_operations"])
-    curves = shown_curves(content)
-    write_tables(
-        {
-            "scores": score_table(content),
-            "curves": curve_table(curves),
-            "times": time_table(timed_curves(content)),
-            "deadlines": deadline_table(content),
-            "drives": drive_table(content),
-        }
-    )
+    write_tables(page_tables(content))
     figures: dict[str, Callable[[], str]] = {
         "curves": lambda: draw_curves(content),
         "times": lambda: draw_times(content),

@@ -87,18 +87,37 @@ def deadline_table(content: Mapping[str, Any]) -> str:
     return table(head, rows)
 
 
+def _kinds(row: Mapping[str, Any]) -> str:
+    """How often each accident happened."""
+    return ", ".join(f"{name} {count}" for name, count in row["failures"].items()) or "–"
+
+
+def deadline_drive_table(content: Mapping[str, Any]) -> str:
+    """Drives with a deadline for every step."""
+    rows = [
+        [
+            f"{row['deadline_us']:.0f}",
+            digits(row["terms"]),
+            f"{100 * row['failed']:.0f} %",
+            _kinds(row),
+            f"{row['metres'] / row['drives']:.0f}",
+        ]
+        for row in content["deadline_drives"]
+    ]
+    return table(["deadline, µs", "mean terms", "failed", "of which", "metres a drive"], rows)
+
+
 def drive_table(content: Mapping[str, Any]) -> str:
     """Accidents of every scheme."""
     rows = []
     for row in content["drives"]:
-        kinds = ", ".join(f"{name} {count}" for name, count in row["failures"].items())
         rows.append(
             [
                 row["of"] if row["scheme"] == "published" else row["scheme"],
                 "" if row["terms"] is None else str(row["terms"]),
                 f"{digits(100 * row['share'])} %",
                 f"{100 * row['failed']:.0f} %",
-                kinds or "–",
+                _kinds(row),
                 f"{row['metres'] / row['drives']:.0f}",
             ]
         )

@@ -3,7 +3,7 @@
     python examples/driving/timing.py [--data FOLDER] [--steps 2000]
 
 Adds "times" (median µs of a step with so many terms) and "deadlines" (what steps with a deadline gave, on
-the test clips) to results.json. The encoder is not part of these steps. One thread.
+the test clips) and "deadline_drives" to results.json. The encoder is not part of these steps. One thread.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from approximations import Decomposed, prefixes, progressive_model
 from clips import data_folder
-from measure import decompositions, update_results
-from recurrent import divergences, load_features, load_recurrent
-from roads import Floats
+from drive import drive_all, drive_worlds
+from measure import STEPS, decompositions, told, update_results
+from recurrent import Encoder, divergences, load_features, load_recurrent, probabilities
+from roads import Bytes, Floats
 from simulator import ACTIONS
 
 import modelflex
@@ -36,6 +37,8 @@ TIMED = (
 BLOCK = 40
 """Steps of one model before the next is timed."""
 DEADLINES_S = (5e-6, 1e-5, 2e-5, 3e-5, 5e-5, 1e-4, 2e-4)
+DRIVEN_DEADLINES_S = (1e-5, 2e-5, 3e-5, 5e-5, 1e-4)
+DRIVEN = "data-aware, all outputs"
 CLIPS = 20
 
 
@@ -94,11 +97,51 @@ def give_deadlines(runtime: Runtime, features: Floats, exact: Floats) -> list[di
     return rows
 
 
+class DeadlinePolicy:
+    """Encoder, and a stream of the compiled LSTM for each drive, every step of it under a deadline."""
+
+    def __init__(self, encoder: Encoder, runtime: Runtime, deadline_s: float) -> None:
+        self.encoder, self.runtime, self.deadline_s = encoder, runtime, deadline_s
+        self.streams: list[Runtime] = []
+        self.terms: list[int] = []
+
+    def __call__(self, frames: Bytes, scalars: Floats) -> tuple[Floats, Floats]:
+        if not self.streams:
+            self.streams = [self._stream() for _ in frames]
+        outputs = []
+        for stream, row in zip(self.streams, self.encoder(frames, scalars), strict=True):
+            answer = stream.step(row, deadline_s=self.deadline_s)
+            self.terms.append(sum(answer.terms.values()))
+            outputs.append(answer.y)
+        y = np.stack(outputs)
+        return probabilities(y), y[:, len(ACTIONS) :]
+
+    def _stream(self) -> Runtime:
+        """A stream that has made its first step, which takes longer, and forgotten it."""
+        stream = self.runtime.stream()
+        stream.step(np.zeros(stream.inputs, np.float32), terms=1)
+        stream.reset()
+        return stream
+
+
+def drive_deadlines(folder: Path, runtime: Runtime, count: int) -> list[dict[str, Any]]:
+    """Closed-loop drives with a deadline for every step."""
+    encoder, worlds, rows = Encoder(folder), drive_worlds(count), []
+    for deadline in DRIVEN_DEADLINES_S:
+        policy = DeadlinePolicy(encoder, runtime, deadline)
+        outcomes = drive_all(worlds, policy, STEPS)
+        mean = float(np.mean(policy.terms))
+        rows.append({"deadline_us": deadline * 1e6, "terms": mean, **told(outcomes)})
+        print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
 def main() -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Time the driving LSTM's steps.")
     parser.add_argument("--data", type=Path, help="folder of recordings and trained networks")
     parser.add_argument("--steps", type=int, default=2000, help="timed steps of each case")
+    parser.add_argument("--worlds", type=int, default=24, help="worlds of the closed-loop drives")
     options = parser.parse_args()
     folder = data_folder(options.data)
     recurrent = load_recurrent(folder)
@@ -112,9 +155,11 @@ def main() -> int:
         name: [step.terms for step in prefixes(recurrent, found[name]) if step.terms is not None]
         for name in TIMED
     }
+    driving = modelflex.compile(progressive_model(recurrent, found[DRIVEN]))
     times = time_steps(runtimes, terms, features[0], options.steps)
     deadlines = give_deadlines(runtimes["data-aware, actions"], features, recurrent.run(features))
     update_results(machine=platform.machine(), times=times, deadlines=deadlines)
+    update_results(deadline_drives=drive_deadlines(folder, driving, options.worlds))
     for row in times:
         print(f"{row['of']:24} {row['terms'] or '':>4} terms  {row['median_us']:8.1f} µs")
     return 0

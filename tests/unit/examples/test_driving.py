@@ -1,5 +1,6 @@
 """The driving example: the road simulator, its camera and its expert; the sizes of the network."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ sys.path[:0] = [str(EXAMPLE), str(EXAMPLE.parent)]
 
 import approximations  # noqa: E402
 import camera  # noqa: E402
+import draw  # noqa: E402
 import drive  # noqa: E402
 import recurrent  # noqa: E402
 import roads  # noqa: E402
@@ -217,6 +219,14 @@ def test_tables_stand_between_their_markers(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match="0 places"):
         tables.write_tables({"three": ""}, page)
+
+
+def test_the_page_shows_what_was_measured(tmp_path: Path) -> None:
+    page = tmp_path / "driving.md"
+    page.write_text(tables.PAGE.read_text(encoding="utf-8"), encoding="utf-8")
+    content = json.loads(draw.RESULTS.read_text(encoding="utf-8"))
+    tables.write_tables(draw.page_tables(content), page)
+    assert page.read_text(encoding="utf-8") == tables.PAGE.read_text(encoding="utf-8")
 
 
 def test_the_model_has_the_published_sizes() -> None:
