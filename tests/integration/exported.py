@@ -12,6 +12,7 @@ from modelflex.calibrate import calibrate
 from modelflex.compress import compress
 from modelflex.core.model import Model
 from modelflex.core.recipe import Recipe
+from modelflex.progressive.refining import Refinement, Refiner
 from modelflex.registry import LAYERS
 from modelflex.testing.generators import (
     random_carrying_model,
@@ -41,6 +42,13 @@ def carrying_model(seed: int) -> Model:
     model = random_carrying_model(rng, ("gru", "lstm"), 3)
     stats = calibrate(model, random_inputs(rng, (9, 14, 5), model))
     return compress(model, Recipe(random_rules(rng, model)), stats).model
+
+
+def refined_carrying_model(seed: int) -> Model:
+    """A network in terms whose outputs are fed back to its LSTM."""
+    rng = np.random.default_rng(seed)
+    model = random_carrying_model(rng, ("lstm",), 2)
+    return Refiner(model, random_inputs(rng, (9, 14, 5), model)).refined(Refinement())
 
 
 def sources(folder: Path) -> list[str]:

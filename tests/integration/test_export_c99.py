@@ -33,6 +33,7 @@ from .exported import (
     carrying_model,
     compile_,
     layer_model,
+    refined_carrying_model,
     run_selftest,
     sources,
 )
@@ -45,6 +46,7 @@ MODELS: dict[str, Callable[[], Model]] = {
     "float": lambda: random_case(3).model,
     **{kind: lambda kind=kind: layer_model(kind, 1) for kind in ("conv2d", "embedding")},
     "carries": lambda: carrying_model(1),
+    "carries terms": lambda: refined_carrying_model(3),
     "carries floats": lambda: random_carrying_model(np.random.default_rng(2), ("lstm",), 2),
 }
 
