@@ -36,6 +36,9 @@ Budget::Budget(Plan &plan) : plan_(plan), limits_(plan.refinements.size()), used
 
 void Budget::describe(const nb::tuple &names, nb::object answer) {
     require(names.size() == size(), "a name for each refinement");
+    require(PyType_Check(answer.ptr()) &&
+                PyType_IsSubtype(reinterpret_cast<PyTypeObject *>(answer.ptr()), &PyTuple_Type),
+            "answers are tuples");
     names_.clear();
     for (const nb::handle name : names) {
         names_.push_back(nb::borrow(name));
@@ -197,9 +200,10 @@ uint64_t Budget::monotonic(void *) {
 }
 
 uint64_t Budget::Record::read(void *self) {
-    const uint64_t now = monotonic(nullptr);
-    static_cast<Record *>(self)->stamps.push_back(now);
-    return now;
+    auto &own = *static_cast<Record *>(self);
+    const size_t reading = own.stamps.size();
+    own.stamps.push_back(monotonic(nullptr));
+    return own.from <= reading && reading < own.to ? 0 : UINT64_MAX;
 }
 
 // After an error no term begins any more.
@@ -256,5 +260,11 @@ nb::object Budget::answer(const nb::object &y) const {
         }
     }
     const auto operations_used = static_cast<uint64_t>(operations(used_));
-    return answer_(y, terms, operations_used, error, late_);
+    // As the type's own constructor does, which is written in Python.
+    const nb::tuple given = nb::make_tuple(nb::make_tuple(y, terms, operations_used, error, late_));
+    PyObject *made = PyTuple_Type.tp_new(reinterpret_cast<PyTypeObject *>(answer_.ptr()), given.ptr(), nullptr);
+    if (!made) {
+        nb::raise_python_error();
+    }
+    return nb::steal(made);
 }

@@ -16,7 +16,7 @@ class Budget {
   public:
     explicit Budget(Plan &plan);
 
-    // Names of the weights by the numbers of their refinements, and the type of answers: called as
+    // Names of the weights by the numbers of their refinements, and the type of answers, tuples of
     // (y, terms, operations, error, late).
     void describe(const nanobind::tuple &names, nanobind::object answer);
     // Tuples (terms of every refinement, error) of rising operations.
@@ -34,7 +34,7 @@ class Budget {
     uint64_t macs() const; // of the step; with a deadline those of all terms
     const mf_budget *budget() const { return &budget_; }
 
-    // `step` runs one step: what it takes from every refinement to its end without any terms is measured.
+    // `step` runs one step: what it takes from every refinement to its end is measured.
     template <typename Step>
     void measure_reserves(Step step);
     bool needs_reserves() const { return has_deadline() && !has_own_clock() && plan_.reserves.empty(); }
@@ -48,8 +48,9 @@ class Budget {
         std::vector<uint32_t> terms;
         double error;
     };
-    // The times at which the clock was read.
+    // A clock that keeps the times of its readings, and stands before any deadline from one reading to another.
     struct Record {
+        size_t from, to;
         std::vector<uint64_t> stamps;
         static uint64_t read(void *self);
     };
@@ -75,30 +76,31 @@ class Budget {
     bool late_ = false;
 };
 
+// Of each refinement in turn all terms but one are computed, of the others none: so the caches hold what they hold
+// when a deadline ends it.
 template <typename Step>
 void Budget::measure_reserves(Step step) {
     constexpr size_t kTimes = 9;
     constexpr uint64_t kLongest = 20'000'000; // ns
-    std::vector<std::vector<uint64_t>> rests(size());
     const mf_budget asked = budget_;
-    const uint64_t begun = monotonic(nullptr);
-    Record record;
-    for (size_t i = 0; i < kTimes && (i == 0 || monotonic(nullptr) - begun < kLongest); i++) {
-        record.stamps.clear();
-        budget_ = {nullptr, used_.data(), nullptr, &Record::read, &record, 0};
-        step();
-        const uint64_t end = monotonic(nullptr);
-        // Before its own share of time each refinement but the last asks once more.
-        size_t at = 0;
-        for (const uint32_t k : plan_.order) {
-            at += refinement(k).share < MF_WHOLE ? 2 : 1;
-            rests[k].push_back(end - record.stamps[at - 1]);
+    std::vector<uint64_t> reserves(size());
+    size_t first = 0; // reading
+    for (const uint32_t k : plan_.order) {
+        const size_t shared = refinement(k).share < MF_WHOLE; // a reading ahead of the terms
+        Record record = {first, first + shared + refinement(k).count - 1, {}};
+        std::vector<uint64_t> rests;
+        const uint64_t begun = monotonic(nullptr);
+        while (rests.empty() || (rests.size() < kTimes && monotonic(nullptr) - begun < kLongest)) {
+            record.stamps.clear();
+            budget_ = {nullptr, used_.data(), nullptr, &Record::read, &record, 1};
+            step();
+            rests.push_back(monotonic(nullptr) - record.stamps[record.to]);
         }
+        std::sort(rests.begin(), rests.end());
+        reserves[k] = rests[rests.size() / 2];
+        first += shared + 1;
     }
-    for (std::vector<uint64_t> &found : rests) {
-        std::sort(found.begin(), found.end());
-        plan_.reserves.push_back(found[found.size() / 2]);
-    }
+    plan_.reserves = std::move(reserves);
     budget_ = asked;
     budget_.reserves = plan_.reserves.data();
 }

@@ -201,9 +201,9 @@ class Stream:
         budget: float | None = None,
         deadline_s: float | None = None,
     ) -> Any: ...
-    def describe(self, names: tuple[str, ...], answer: Callable[..., Any]) -> None:
-        """Names of the weights that have terms, and what makes answers of (y, terms, operations, error,
-        late).
+    def describe(self, names: tuple[str, ...], answer: type[tuple[Any, ...]]) -> None:
+        """Names of the weights that have terms, and the type of answers: tuples of (y, terms, operations,
+        error, late).
         """
 
     def set_ladder(self, rungs: list[tuple[list[int], float]]) -> None:
