@@ -85,6 +85,7 @@ uint64_t Budget::macs() const {
 }
 
 void Budget::begin() {
+    require(names_.size() == size(), "the stream's refinements have no names");
     raised_ = nullptr;
     budget_ = {limits_.data(), used_.data(), nullptr, nullptr, nullptr, 0};
     for (size_t k = 0; k < size(); k++) {

@@ -341,45 +341,6 @@ void Plan::finish(nb::handle given_x, nb::handle given_y) {
     finished = true;
 }
 
-// Steps of LSTM and GRU in one call each.
-void Plan::join_calls() {
-    PlanEnd end = {rows, state_bytes, memory_bytes, {}, {y.place, y.size * sizeof(int32_t)}};
-    const auto bound_of = [this](const LoadedCall &made) { return bound(made); };
-    for (auto stage = made_.rbegin(); stage != made_.rend(); ++stage) {
-        std::vector<LoadedCall> calls = stage->ahead;
-        calls.insert(calls.end(), stage->step.begin(), stage->step.end());
-        while (std::unique_ptr<Gates> gates = join_gates(calls, end, bound_of)) {
-            gates_.push_back(std::move(gates));
-        }
-        const auto step = std::find_if(calls.begin(), calls.end(),
-                                       [](const LoadedCall &made) { return !made.ahead; });
-        stage->ahead.assign(calls.begin(), step);
-        stage->step.assign(step, calls.end());
-        end.later.insert(end.later.begin(), calls.begin(), calls.end());
-    }
-}
-
-// What quantises x out of the first stage.
-void Plan::take_entering() {
-    PlanEnd end = {rows, state_bytes, memory_bytes, {}, {y.place, y.size * sizeof(int32_t)}};
-    const auto add = [](std::vector<LoadedCall> &to, const Stage &stage) {
-        to.insert(to.end(), stage.ahead.begin(), stage.ahead.end());
-        to.insert(to.end(), stage.step.begin(), stage.step.end());
-    };
-    std::vector<LoadedCall> calls;
-    add(calls, made_.front());
-    for (size_t i = 1; i < made_.size(); i++) {
-        add(end.later, made_[i]);
-    }
-    const size_t count = count_entering(calls, end, {x.place, x.size * sizeof(int32_t)});
-    Stage &first = made_.front();
-    for (size_t k = 0; k < count; k++) {
-        entering.push_back(calls[k].call);
-        auto &from = calls[k].ahead ? first.ahead : first.step;
-        from.erase(from.begin());
-    }
-}
-
 size_t Plan::calls() const {
     size_t count = entering.size();
     for (const mf_stage &stage : stages) {

@@ -162,6 +162,40 @@ static void one_hot(fuzz_case *f, mf_call *c) {
     c->out[0] = reserve(f, c, 4, c->size, 0);
 }
 
+/* Terms of floats, dense or in blocks, with everything that they point to in one piece. */
+static void refine(fuzz_case *f, mf_call *c, int number) {
+    const uint32_t widths[] = {1, 3, 8}, width = widths[below(3)], blocks = 1 + below(12);
+    const uint32_t groups = 1 + below(4), rows = groups * (1 + below(9)), terms = 1 + below(5);
+    const uint32_t dense = below(3) == 0, kept = dense ? blocks : 1 + below(blocks), n = terms * groups;
+    const size_t floats = (size_t)terms * rows + (size_t)n * kept * width + n;
+    mf_refinement *made = allocate(sizeof *made + floats * sizeof(float) + (size_t)n * kept * sizeof(uint32_t));
+    float *at = (float *)(void *)(made + 1);
+    uint32_t *index = (uint32_t *)(void *)(at + floats);
+    for (size_t i = 0; i < floats; i++) {
+        at[i] = random_float() / 16;
+    }
+    for (size_t i = 0; i < (size_t)n * kept; i++) {
+        index[i] = below(blocks);
+    }
+    const mf_terms t = {rows, blocks * width, terms, groups, kept, width, at, at + (size_t)terms * rows,
+                        dense ? NULL : index, below(2) ? at + floats - n : NULL};
+    made->terms = t;
+    made->count = terms;
+    made->share = MF_WHOLE;
+    made->inner_site = (uint32_t)number;
+    f->constants[number][0] = made;
+    f->products[number].product.out = rows;
+    f->products[number].wide = 1; /* nothing is packed */
+    c->kernel = MF_REFINE_F32;
+    c->refinement = made;
+    c->product = &f->products[number].product;
+    c->in_size = t.inputs;
+    c->size = rows;
+    c->in[0] = reserve(f, c, 4, c->in_size, below(4) == 0);
+    EACH(f, c->in[0], float, c->in_size, random_float());
+    c->out[0] = reserve(f, c, 4, c->size, 0);
+}
+
 void random_call(fuzz_case *f, int number) {
     mf_call *c = &f->calls[number];
     c->kernel = (mf_kernel)below(MF_KERNELS);
@@ -211,6 +245,9 @@ void random_call(fuzz_case *f, int number) {
     case MF_RELU_F32: elementwise(f, c, 1, 1); break;
     case MF_ONE_HOT:
     case MF_ONE_HOT_F32: one_hot(f, c); break;
+    case MF_REFINE_I32:
+    case MF_REFINE_I64:
+    case MF_REFINE_F32: refine(f, c, number); break;
     case MF_COPY:
     case MF_KERNELS: /* also MF_LSTM */
     case MF_GRU:

@@ -34,7 +34,7 @@ static uint8_t *run_calls(fuzz_case *f, size_t count, size_t ahead) {
 }
 
 static int differs(const mf_call *c, const uint8_t *a, const uint8_t *b, size_t rows) {
-    const int floats = c->kernel == MF_LINEAR_F32 || (c->kernel >= MF_ADD_F32 && c->kernel <= MF_TANH_F32);
+    const int floats = c->kernel == MF_LINEAR_F32 || c->kernel == MF_REFINE_F32 || (c->kernel >= MF_ADD_F32 && c->kernel <= MF_TANH_F32);
     const size_t item = c->kernel == MF_LINEAR_I64 || c->kernel == MF_ACCUMULATE_I64 ? 8
                         : c->kernel == MF_COPY                                      ? c->item_bytes
                         : c->kernel == MF_QUANTIZE                                  ? 2

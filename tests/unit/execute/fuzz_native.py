@@ -12,6 +12,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from modelflex.execute.interpret import Interpreter
 from modelflex.execute.native import Runtime, run_native
 from modelflex.export.artefact import save_artefact
 from modelflex.testing.generators import random_sequences
+from modelflex.testing.native import stored_codes
 from modelflex.testing.recipes import cached_case
 
 REFUSED = (UserError, ValueError)
@@ -165,6 +167,10 @@ TAKES = {
     "tanh": ("table",),
     "piecewise": ("breaks", "values", "slopes", "centre"),
     "copy": ("item_bytes",),
+    "refine": (
+        *("inner", "groups", "number"),
+        *("mu", "shift", "code_mu", "code_shift", "code_bits"),
+    ),
 }
 """Attributes of kernels, by what their names begin with."""
 HOSTILE = (-1, 0, 1, 2**16, 2**31, 2**32, 2**40, 2**62, 2**63, 2**64)
@@ -208,6 +214,12 @@ def attributes(rng: np.random.Generator, kernel: str) -> dict[str, Any]:
         "centre": number(rng, 65536),
         "item_bytes": (1, 2, 4, 8)[int(rng.integers(4))],
         "skip_zeros": bool(rng.random() < 0.5),
+        "inner": 0 if rng.random() < 0.8 else number(rng, 5),
+        "groups": 1 if rng.random() < 0.8 else number(rng, 4),
+        "number": 0 if rng.random() < 0.8 else number(rng, 2),
+        "code_mu": number(rng, 32767),
+        "code_shift": number(rng, 40),
+        "code_bits": 2 + number(rng, 6),
     }
     names = next((n for start, n in TAKES.items() if kernel.startswith(start)), ())
     if kernel.endswith("_f32") and not kernel.startswith("linear"):
@@ -217,8 +229,11 @@ def attributes(rng: np.random.Generator, kernel: str) -> dict[str, Any]:
 
 
 def weights_of(rng: np.random.Generator, seed: int) -> native.Weights:
-    """The products of a network."""
+    """Both products of four terms, and those of a network."""
     weights = native.Weights()
+    v, u = (stored_codes(rng.integers(-9, 9, shape).astype(np.int8)) for shape in ((4, 8), (8, 4)))
+    weights.add_codes(v, 8, 32, None, None, 8, 1, False)
+    weights.add_codes(replace(u, by_columns=True), 8, 32, None, None, 4, 1, False)
     for product in cached_case(seed % 24).program.products.values():
         if product.link is not None:
             taps = None if product.windows is None else product.windows.taps.astype(np.int32)
