@@ -95,7 +95,7 @@ class _Maker:
         kind = graph.values[graph.inputs["x"]]
         # What is put behind the input is put there in its own buffer: the input is not copied.
         behind = _joined(graph)
-        size = kind.size if behind is None else graph.values[behind.outputs[0]].size
+        size = graph.values[behind[-1].outputs[0]].size if behind else kind.size
         x = replace(self.room(_TYPES[kind.dtype], size, self.rows), size=kind.size)
         for stage in self.program.stages:
             stages.append(_StageMaker(self, stage, x).make())
@@ -174,7 +174,7 @@ class _StageMaker:
     def __post_init__(self) -> None:
         graph = self.stage.graph
         first = self.stage is self.maker.program.stages[0]
-        self.joined = _joined(graph) if first else None
+        self.joined = _joined(graph) if first else []
         dirty = graph.state_dependent()
         chunked = self.maker.rows > 1 and not self.maker.lanes
         # What runs once a sequence reads one row of a chunk: its calls are those of a row.
@@ -243,7 +243,7 @@ class _StageMaker:
         """Where the result `value` of an op goes."""
         graph, dtype = self.stage.graph, self._type(value)
         size = graph.values[value].size
-        if op is self.joined:
+        if op in self.joined:
             return replace(self.x, size=size)
         operands = [self.places[i] for i in op.inputs]
         wide = self.chunked and value == graph.outputs["y"]  # of all rows, though made row by row
@@ -372,11 +372,15 @@ class _StageMaker:
                 room.last = max(room.last, self.maker.now - 1)
 
 
-def _joined(graph: Graph) -> Op | None:
-    """The first op that puts something behind the graph's input."""
-    x = graph.inputs["x"]
-    joined = (op for op in graph.ops if op.kind == "concat" and op.inputs[0] == x)
-    return next(joined, None)
+def _joined(graph: Graph) -> list[Op]:
+    """The ops that put something behind the graph's input, and behind the result of the one before."""
+    found: list[Op] = []
+    whole = graph.inputs["x"]
+    for op in graph.ops:
+        if op.kind == "concat" and op.inputs[0] == whole:
+            found.append(op)
+            (whole,) = op.outputs
+    return found
 
 
 def _last_uses(graph: Graph, ops: list[Op]) -> dict[int, int]:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelflex.core.model import Layer, Model, check_model
 from modelflex.core.plan import KERNELS, Plan, View
 from modelflex.core.planner import make_plan
 from modelflex.core.program import Program, Stage, build_program
 from modelflex.core.tracer import Tracer
+from modelflex.core.weight import float_weight
+from modelflex.execute.interpret import run
+from modelflex.testing.generators import random_sequences
+from modelflex.testing.native import check_native
 from modelflex.testing.recipes import cached_case
 
 SHAPES = ({}, {"chunk": 3}, {"lanes": 5}, {"alignment": 8})
@@ -59,9 +65,7 @@ def test_carried_values_are_written_where_they_lie() -> None:
         program = cached_case(seed).program
         plan = make_plan(program)
         joined = sum(op.kind == "concat" for stage in program.stages for op in stage.graph.ops)
-        first = program.stages[
-            0
-        ].graph  # what is put behind its input is put there without a copy of it
+        first = program.stages[0].graph  # what is put behind its input does not copy it
         behind = any(op.kind == "concat" and op.inputs[0] == first.inputs["x"] for op in first.ops)
         assert sum(call.kernel == "copy" for call in plan.calls) == 2 * joined - behind
         for stage in plan.stages:
@@ -119,3 +123,21 @@ def test_plans_of_both_steps_and_lanes_are_refused() -> None:
     program = build_program(cached_case(0).made.model)
     with pytest.raises(ValueError, match="a plan of 2 steps"):
         make_plan(program, chunk=2, lanes=2)
+
+
+def test_what_is_put_behind_the_input_more_than_once_does_not_copy_it() -> None:
+    """Fed-back outputs, then the old output of an augmented layer: both are written behind the input."""
+    rng = np.random.default_rng(0)
+    layers = (Layer("l", "augmented_lstm", 7, 8, carries=2), Layer("head", "dense", 8, 5))
+    weights = {
+        "l.w": float_weight(rng.normal(size=(32, 15)), None, 4),
+        "head.w": float_weight(rng.normal(size=(5, 8)), None, 1),
+    }
+    program = build_program(check_model(Model("m", layers, weights)))
+    for shape in SHAPES:
+        plan = make_plan(program, **shape)
+        copied = [call for call in plan.calls if call.kernel == "copy"]
+        assert all(call.inputs[0].size <= 8 for call in copied)
+        assert plan.buffers[plan.stages[0].x.buffer].size == 15
+    data = random_sequences(rng, (20, 3, 30, 7), 5)
+    check_native(program, data, run(program, data))
