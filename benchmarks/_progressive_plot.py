@@ -53,7 +53,8 @@ def plot(rows: Sequence[dict[str, Any]], network: str) -> str:
     parts.append(
         f'<text x="{LEFT + wide / 2}" y="{HEIGHT - 8}" text-anchor="middle">operations</text>'
     )
-    chosen = [r for r in rows if r["checkpoint"] == first and r["scheme"] in COLOURS]
+    mine = {r["scheme"]: r for r in rows if r["checkpoint"] == first}
+    chosen = [mine[scheme] for scheme in COLOURS if scheme in mine]
     for place, row in enumerate(chosen):
         colour = COLOURS[row["scheme"]]
         points = [(s, kl) for s, kl in row["curve"] if SHARES[0] <= s <= SHARES[-1]]

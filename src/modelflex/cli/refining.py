@@ -47,7 +47,7 @@ def refine(
     importance: Annotated[
         str,
         typer.Option(
-            help="What errors of results weigh: none, diagonal, full; all are tried in turn."
+            help="What errors of results weigh: none, diagonal, full, outputs; all are tried in turn."
         ),
     ] = "diagonal,full",
     terms: Annotated[

@@ -26,7 +26,7 @@ from modelflex.registry import CELLS
 
 SAMPLE = 4000
 """Rows of a trace that the metric of inputs is taken from."""
-IMPORTANCES = ("none", "diagonal", "full")
+IMPORTANCES = ("none", "diagonal", "full", "outputs")
 GRADIENT_STEPS = 5000
 """Time steps over which gradients are taken."""
 
@@ -42,7 +42,8 @@ class Refinement:
         per_gate: whether each gate has v of its own, as published; else all rows share one.
         block: consecutive numbers of v that are kept or left together.
         importance: what errors of the results weigh in "whitened": "full" by the Fisher information in them,
-            "diagonal" by its diagonal, "none" all alike.
+            "diagonal" by its diagonal, "outputs" by the squared errors of the outputs that they cause (of
+            a classifier that is sure nearly everywhere the divergence shows few of them), "none" all alike.
         terms: of each weight; None for as many as make it whole, its rank; where numbers are left out,
             as many as cost half as much again as the dense weight.
         bits: of the codes of u and v, 4 … 8, in a compressed network, which stays in integers; None
@@ -113,7 +114,8 @@ class _Whole:
     """A weight that becomes terms, with what it sees.
 
     Attributes:
-        importance: the Fisher information in its results; None for the same of each.
+        importance: what errors of its results weigh, [out, out] of "full" and of "outputs"; empty where
+            nothing is known.
     """
 
     name: str
@@ -121,7 +123,7 @@ class _Whole:
     bias: Array
     gates: int
     sample: Array
-    importance: Array | None
+    importance: Mapping[str, Array]
 
 
 @final
@@ -211,8 +213,10 @@ class Refiner:
         return self._made[key]
 
 
-def _observe(model: Model, pilot: Sequences) -> tuple[Mapping[str, Array], Mapping[str, Array]]:
-    """Weight → the inputs that it sees [n, in], and the Fisher information in its results [out, out];
+def _observe(
+    model: Model, pilot: Sequences
+) -> tuple[Mapping[str, Array], Mapping[str, Mapping[str, Array]]]:
+    """Weight → the inputs that it sees [n, in], and what errors of its results weigh (see `_Whole`);
     the latter of recurrent weights and in floats only.
     """
     program = build_program(model)
@@ -227,8 +231,9 @@ def _observe(model: Model, pilot: Sequences) -> tuple[Mapping[str, Array], Mappi
         for name in layer.weight_shapes
     ]
     some = pilot.take(np.arange(min(pilot.count, max(1, int(GRADIENT_STEPS / pilot.mean_length)))))
-    matters = information(program, some, model.output, 0, recurrent)
-    return seen, {site[:-2]: matrix for site, matrix in matters.items()}
+    full = information(program, some, model.output, 0, recurrent)
+    outputs = information(program, some, "values", 0, recurrent)
+    return seen, {site[:-2]: {"full": full[site], "outputs": outputs[site]} for site in recurrent}
 
 
 def _augmented(kind: str) -> str | None:
@@ -241,7 +246,7 @@ def _wholes(
     after: Layer,
     model: Model,
     seen: Mapping[str, Array],
-    matters: Mapping[str, Array],
+    matters: Mapping[str, Mapping[str, Array]],
 ) -> list[_Whole]:
     names = list(layer.weight_shapes)
     matrices = {name: model.weights[name].dense() for name in names}
@@ -260,7 +265,7 @@ def _wholes(
                 np.sum([biases[part] for part in parts], axis=0),
                 model.weights[parts[0]].gates,
                 np.hstack([seen[part][::thin] for part in parts]).astype(np.float64),
-                matters.get(parts[0]),
+                matters.get(parts[0], {}),
             )
         )
     return made
@@ -283,10 +288,10 @@ def terms_of(whole: _Whole, setting: Refinement) -> Terms:
     return float_terms(factors, whole.bias, whole.gates, setting.kept_of(columns), setting.block)
 
 
-def _weighing(information: Array | None, setting: Refinement) -> Array | None:
-    if information is None or setting.scheme != "whitened" or setting.importance == "none":
+def _weighing(known: Mapping[str, Array], setting: Refinement) -> Array | None:
+    if not known or setting.scheme != "whitened" or setting.importance == "none":
         return None
-    return np.diag(information) if setting.importance == "diagonal" else information
+    return np.diag(known["full"]) if setting.importance == "diagonal" else known[setting.importance]
 
 
 def float_terms(factors: Factors, bias: Array, gates: int, kept: int, block: int) -> Terms:

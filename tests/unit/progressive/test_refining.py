@@ -30,6 +30,7 @@ SETTINGS = (
     Refinement("refit", kept=0.5),
     Refinement("whitened", kept=0.5, block=8),
     Refinement("whitened", kept=0.25, per_gate=True, terms=3),
+    Refinement("whitened", importance="outputs"),
 )
 
 
@@ -74,6 +75,26 @@ def test_a_refined_network_is_one_of_the_matrices_its_terms_mean(
         )
         found, wanted = outputs(refined, data, terms=chosen), outputs(dense, data)
         np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def test_importance_of_outputs_spares_what_no_output_shows() -> None:
+    """Of eight units that do not read each other, the head reads two."""
+    model, data = network(7, "lstm")
+    head = model.weights["head.w"]
+    shown = head.dense() * (np.arange(8) < 2)
+    model = model.with_weights(
+        {
+            "head.w": float_weight(shown, head.bias_value(), 1),
+            "layer0.w_h": float_weight(np.zeros((32, 8)), np.zeros(32), 4),
+        }
+    )
+    wanted, refiner = outputs(model, data), Refiner(model, data)
+    lost = {}
+    for importance in ("none", "outputs"):
+        refined = refiner.refined(Refinement(importance=importance))
+        found = outputs(refined, data, terms=dict.fromkeys(all_terms(refined), 4))
+        lost[importance] = float(np.mean((found - wanted) ** 2))
+    assert lost["outputs"] < 0.2 * lost["none"]
 
 
 def test_layers_become_augmented_where_products_are_only_added() -> None:
