@@ -3,9 +3,10 @@
     python examples/driving/train.py --seed 0 --data FOLDER     (about a quarter of an hour, once)
     python benchmarks/progressive_driving.py --data FOLDER
 
-Terms are fitted to three quarters of the pilot clips; the others say how many terms reach a divergence (with a
-margin of 20 %) and which setting is the fastest there; the test clips are judged once. Steps of all contenders
-alternate, in blocks of 40, on four inputs in turns, which lie in the cache as an encoder would leave them.
+Terms are fitted to three quarters of the pilot clips; the others say how many terms reach a divergence
+(with a margin of 20 %) and which setting is the fastest there; the test clips are judged once. Steps of
+all contenders alternate, in blocks of 40, on four inputs in turns, which lie in the cache as an encoder
+would leave them.
 """
 
 from __future__ import annotations
