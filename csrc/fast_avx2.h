@@ -75,6 +75,8 @@ void mf_avx2_gru(const mf_gates *g, const int32_t *x, const int32_t *h, const in
                  int32_t *out);
 void mf_avx2_refine_f32(const mf_terms *t, const float *x, const float *bias, float *y,
                         mf_refine_budget *b);
+void mf_avx2_refine_i32(const mf_stored_terms *t, const int16_t *x, const int32_t *bias,
+                        int32_t *acc, mf_refine_budget *b);
 extern const mf_elementwise mf_avx2_elementwise;
 
 #endif

@@ -382,7 +382,8 @@ const mf_elementwise mf_avx2_elementwise = {
     .gru = mf_avx2_gru,
     .copy_f32 = copy_f32,
     .refine_f32 = mf_avx2_refine_f32,
-    .refine_i32 = mf_refine_i32,
+    .refine_i32 = mf_avx2_refine_i32,
+    .unpacks_terms = 1,
 };
 
 #endif

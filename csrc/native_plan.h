@@ -64,6 +64,8 @@ class Weights {
     const Product &at(size_t site) const;
     size_t count() const { return products_.size(); }
     size_t scratch_bytes() const { return scratch_bytes_; }
+    // The terms of two products, unpacked once for all plans.
+    const Unpacked &unpacked(uint32_t inner, uint32_t outer) const;
     // Of the instruction set for which everything is packed.
     const mf_elementwise *const kernels = mf_elementwise_table();
 
@@ -73,6 +75,7 @@ class Weights {
     void finish(Product &made, nanobind::handle taps, uint32_t map, uint32_t unit);
     std::deque<Product> products_; // stay where they are: calls point to them
     size_t scratch_bytes_ = 0;
+    mutable std::map<std::pair<uint32_t, uint32_t>, std::unique_ptr<Unpacked>> unpacked_;
 };
 
 // A row of a buffer as Python names it, checked against the memory.

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "fixed_point.h"
+#include "matrix_tiles.h"
 #include "native_plan.h"
 
 namespace nb = nanobind;
@@ -36,6 +37,49 @@ void read_scales(Refinement &made, const nb::dict &attrs, const Weights::Product
 }
 
 }  // namespace
+
+// Codes at ... at + n - 1, with their multipliers.
+void Unpacked::read(const mf_matrix &m, uint32_t at, uint32_t n, std::vector<int16_t> &to) {
+    int16_t levels[MF_TILE];
+    for (uint32_t i = 0, some; i < n; i += some) {
+        some = std::min<uint32_t>(MF_TILE, n - i);
+        mf_unpack_levels(&m, at + i, some, levels);
+        for (uint32_t k = 0; k < some; k++) {
+            int32_t code = levels[k];
+            if (m.multipliers) {
+                const uint32_t place = at + i + k, width = m.row_codes / m.groups;
+                const uint32_t row = m.by_columns ? place % m.out : place / m.row_codes;
+                const uint32_t column = m.by_columns ? place / m.out : place % m.row_codes;
+                code *= mf_multiplier(&m, row * m.groups + column / width);
+            }
+            fits = fits && code >= INT16_MIN && code <= INT16_MAX;
+            to.push_back(static_cast<int16_t>(code));
+        }
+    }
+}
+
+Unpacked::Unpacked(const mf_matrix &inner, const mf_matrix &outer) {
+    const bool sparse = inner.layout != MF_LAYOUT_DENSE;
+    terms.width = sparse && inner.layout == MF_LAYOUT_BLOCKS && inner.block == 8 ? 8 : 1;
+    terms.kept = inner.row_codes / terms.width;
+    for (uint32_t row = 0; row < inner.rows; row++) {
+        read(inner, row * inner.row_codes, inner.row_codes, v);
+        mf_places places = {};
+        if (sparse) {
+            places = mf_places_of(&inner, row);
+        }
+        for (uint32_t i = 0; sparse && i < inner.row_codes; i++) {
+            const uint32_t column = mf_next_place(&inner, &places);
+            if (i % terms.width == 0) {
+                index.push_back(column / terms.width);
+            }
+        }
+    }
+    read(outer, 0, outer.out * outer.inputs, u);
+    terms.v = v.data();
+    terms.u = u.data();
+    terms.index = sparse ? index.data() : nullptr;
+}
 
 std::unique_ptr<Refinement> make_refinement(const mf_call &call, const nb::dict &attrs,
                                             const Weights &weights) {
@@ -77,10 +121,22 @@ std::unique_ptr<Refinement> make_refinement(const mf_call &call, const nb::dict 
         r.stored.c_i64 = inner.bits == 64 ? static_cast<const int64_t *>(v.bias) : nullptr;
         r.stored.groups = groups;
         read_scales(*made, attrs, outer);
+        if (inner.bits == 32 && weights.kernels->unpacks_terms) {
+            const Unpacked &unpacked = weights.unpacked(r.inner_site, call.site);
+            r.stored.fast = unpacked.fits ? &unpacked.terms : nullptr;
+        }
     }
     made->macs = (groups * kept + u.out) * r.count;
     made->operations = groups * (2 * kept + 1) + 2 * static_cast<uint64_t>(u.out);
     return made;
+}
+
+const Unpacked &Weights::unpacked(uint32_t inner, uint32_t outer) const {
+    std::unique_ptr<Unpacked> &made = unpacked_[{inner, outer}];
+    if (!made) {
+        made = std::make_unique<Unpacked>(at(inner).product.matrix, at(outer).product.matrix);
+    }
+    return *made;
 }
 
 // What is left of a step's time goes to its refinements in proportion of their work; they are numbered.

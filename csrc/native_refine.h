@@ -12,6 +12,18 @@
 
 class Weights;
 
+// Terms in 16 bits; without any where that does not hold them.
+struct Unpacked {
+    Unpacked(const mf_matrix &v, const mf_matrix &u);
+    mf_unpacked_terms terms = {};
+    std::vector<int16_t> v, u;
+    std::vector<uint32_t> index;
+    bool fits = true;
+
+  private:
+    void read(const mf_matrix &m, uint32_t at, uint32_t n, std::vector<int16_t> &to);
+};
+
 // What the `refinement` of a call points to.
 struct Refinement {
     mf_refinement refinement = {};

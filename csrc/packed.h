@@ -69,6 +69,7 @@ typedef struct {
                        mf_refine_budget *b);
     void (*refine_i32)(const mf_stored_terms *t, const int16_t *x, const int32_t *bias,
                        int32_t *acc, mf_refine_budget *b);
+    int unpacks_terms; /* whether refine_i32 has a fast form of terms in 16 bits */
     /* mf_enter_fx_f32 of plan.h, and whether all x are finite; NULL: those of plan.h. */
     int (*enter_f32)(const float *x, size_t n, int32_t *fx);
     /* A copy, and whether all x are finite; NULL: none. */

@@ -2,13 +2,11 @@
 
 #include "elementwise.h"
 
-/* The code that stands for row `row` of v times x. */
-static int16_t code_of(const mf_stored_terms *t, uint32_t row, const int16_t *x) {
-    const int64_t c = t->c_i32 ? t->c_i32[row] : t->c_i64 ? t->c_i64[row] : 0;
-    const int64_t sum = c + mf_row_i64(t->v, row, x);
+int16_t mf_refine_code(const mf_stored_terms *t, uint32_t row, int64_t sum) {
+    const int64_t whole = sum + (t->c_i32 ? t->c_i32[row] : t->c_i64 ? t->c_i64[row] : 0);
     int32_t fx;
     int16_t code;
-    mf_rescale_i64(&sum, 1, 1, t->mu + row / (t->v->out / t->mu_count), 1, t->shift, &fx);
+    mf_rescale_i64(&whole, 1, 1, t->mu + row / (t->v->out / t->mu_count), 1, t->shift, &fx);
     mf_quantize(&fx, 1, t->code_mu, t->code_shift, t->code_bits, &code);
     return code;
 }
@@ -22,7 +20,8 @@ static int16_t code_of(const mf_stored_terms *t, uint32_t row, const int16_t *x)
         }                                                                                          \
         for (b->used = 0; mf_may_refine(b); b->used++) {                                           \
             for (uint32_t g = 0; g < t->groups; g++) {                                             \
-                const int16_t code = code_of(t, b->used * t->groups + g, x);                       \
+                const uint32_t row = b->used * t->groups + g;                                      \
+                const int16_t code = mf_refine_code(t, row, mf_row_i64(t->v, row, x));             \
                 mf_add_column_##width(t->u, b->used, code, g * together, (g + 1) * together, acc); \
             }                                                                                      \
         }                                                                                          \

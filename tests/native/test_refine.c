@@ -122,7 +122,7 @@ static void test_integers(void) {
         wide_bias[i] = bias[i] = (int32_t)below(20000) - 10000;
     }
     mu[0] = (int32_t)below(32768), mu[1] = (int32_t)below(32768);
-    mf_stored_terms t = {&v, &u, NULL, NULL, groups, mu, 2, (int32_t)shift, (int32_t)(1 + below(32767)), 15, 8};
+    mf_stored_terms t = {&v, &u, NULL, NULL, groups, mu, 2, (int32_t)shift, (int32_t)(1 + below(32767)), 15, 8, NULL};
     const int offset = (int)below(3);
     t.c_i32 = offset == 1 ? c : NULL;
     t.c_i64 = offset == 2 ? wide_c : NULL;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -15,9 +16,10 @@ from hypothesis import strategies as st
 from modelflex.core.data import Sequences
 from modelflex.core.fixed import Array
 from modelflex.core.ladder import Ladder, Rung
+from modelflex.core.layout import index_bits
 from modelflex.core.model import Layer, Model
 from modelflex.core.program import Program, build_program
-from modelflex.core.weight import float_weight
+from modelflex.core.weight import Terms, float_weight
 from modelflex.errors import UserError
 from modelflex.execute.interpret import Interpreter
 from modelflex.execute.kernels import HAVE_NATIVE
@@ -85,6 +87,47 @@ def test_terms_that_vary_from_step_to_step(
         assert answer.terms == {w: min(n, COUNTS[w]) for w, n in terms.items()}
         assert not answer.late
         assert answer.error is None
+
+
+def wide_terms(rng: np.random.Generator, width: int, groups: int, multipliers: bool) -> Terms:
+    """Eight-bit terms of 120 inputs, of which rows keep blocks (0: all); codes with multipliers."""
+    inputs, count, out = 120, 6, 4 * 12
+    made = as_integers(rng, make_terms(rng, out, inputs, count, groups))
+    v, u = made.v, made.u
+    part = v.part
+    if width:
+        kept = inputs // width // 2
+        index = np.sort(np.argsort(rng.random((count * groups, inputs // width)))[:, :kept], axis=1)
+        codes = rng.integers(-127, 128, (count * groups, kept * width))
+        bits = index_bits(inputs // width)
+        part = replace(part, codes=codes, index=index, index_bits=bits)
+    if multipliers:
+        groups_of = 2 if part.codes.shape[1] % 2 == 0 else 1
+        factors = rng.integers(1, 64, (part.codes.shape[0], groups_of))
+        part = replace(part, multipliers=factors)
+        part = replace(part, codes=(part.codes * part.group_factors()).astype(np.int32))
+        outer = replace(u.part, multipliers=rng.integers(1, 64, (out, 3)))
+        codes = (outer.codes * outer.group_factors()).astype(np.int32)
+        u = replace(u, part=replace(outer, codes=codes))
+    layout = {0: "dense", 1: "row_sparse"}.get(width, "block_sparse")
+    return Terms(replace(v, part=part, layout=layout), u, groups)
+
+
+@pytest.mark.parametrize("multipliers", [False, True])
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("width", [0, 1, 3, 8])
+def test_integers_of_all_forms(width: int, groups: int, multipliers: bool) -> None:
+    weight = wide_terms(np.random.default_rng(width + groups), width, groups, multipliers)
+    layers = (Layer("a", "augmented_lstm", 108, 12),)
+    program = build_program(Model("", layers, {"a.w": weight}, output="values"))
+    x = np.random.default_rng(0).normal(size=(9, 108)).astype(np.float32)
+    data = Sequences(x, np.array([9]))
+    for terms in (0, 1, 3, 6):
+        wanted = Interpreter(program).run(data, terms={"a.w": terms})
+        np.testing.assert_array_equal(
+            run_native(program, data, terms={"a.w": terms}).outputs, wanted.outputs
+        )
+    assert 0.05 < np.std(wanted.outputs) < 0.7  # gates that saturate hide differences
 
 
 @pytest.mark.parametrize("integer", [False, True])
