@@ -9,6 +9,7 @@ from modelflex.core.fixed import FX_BITS
 from modelflex.core.model import Model
 from modelflex.core.program import build_program, check_symbols_read, input_symbols
 from modelflex.core.stats import SiteStats, Stats, spread
+from modelflex.core.weight import Terms
 from modelflex.errors import UserError
 from modelflex.execute.gradients import importances
 from modelflex.execute.interpret import Interpreter
@@ -41,11 +42,15 @@ def calibrate(model: Model, sequences: Sequences, draw: Draw = ALL, seed: int = 
         seed: of the draw.
 
     Raises:
-        UserError: the model is already compressed, the sequences hold no symbols where it takes them, or
-            an input of a weight never differs from zero.
+        UserError: the model is already compressed or consists of terms, the sequences hold no symbols where
+            it takes them, or an input of a weight never differs from zero.
     """
     if model.numeric != "float":
         raise UserError(f"model '{model.name}' is already compressed", "the uncompressed model")
+    if any(isinstance(weight, Terms) for weight in model.weights.values()):
+        raise UserError(
+            f"model '{model.name}' consists of terms", "the model before it was refined"
+        )
     check_symbols_read(sequences.x, model, "calibration data")
     if draw.copies and input_symbols(model) is not None:
         raise UserError(

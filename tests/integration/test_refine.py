@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 
 import modelflex
+from modelflex import pipeline
 from modelflex.cli import main
 from modelflex.core.ladder import LADDER_JSON, read_ladder
 from modelflex.core.model import Layer, Model
+from modelflex.core.program import build_program
 from modelflex.core.weight import float_weight
+from modelflex.errors import UserError
 from modelflex.execute.kernels import HAVE_NATIVE
 from modelflex.export.artefact import save_artefact
+from modelflex.export.onnx_sequence import sequence_graph
 from modelflex.progressive.climbing import all_terms
 
 
@@ -141,3 +145,38 @@ def test_one_sequence_is_too_little(given: tuple[Path, Path], tmp_path: Path) ->
     data = tmp_path / "one.npz"
     np.savez(data, x=np.ones((4, 5), np.float32), lengths=np.array([4]))
     assert run("refine", model, "--data", data) == 2
+
+
+def test_operations_are_a_limit_on_any_platform(
+    given: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data = given
+    command = ("refine", model, "--data", data, "--operations", "500", "--json")
+    assert run(*command) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert 0 < told["offers"][0]["rung"]["operations"] <= 500
+    assert run(*command, "--on", "zc706") == 0
+    assert json.loads(capsys.readouterr().out) == told
+
+
+def test_other_commands_take_refined_models_as_they_are_or_refuse_them(
+    given: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data = given
+    out = tmp_path / "out"
+    assert run("refine", model, "--data", data, "--out", out) == 0
+    assert run("analyze", out, "--data", data) == 2
+    assert "consists of terms" in capsys.readouterr().err
+    assert run("simulate", out, "--platform", "cortex_m7", "--json") == 0
+    priced = json.loads(capsys.readouterr().out)
+    assert priced["recipe"] is None
+    terms = next(iter(all_terms(modelflex.load(out)).values()))
+    # A term of one v over 5 inputs and 8 old outputs, and of 32 rows; the head once in 100 steps.
+    assert priced["cost"]["macs_per_step"] == pytest.approx(terms * (13 + 32) + 24 / 100)
+
+
+def test_a_sequence_in_onnx_has_no_terms(given: tuple[Path, Path]) -> None:
+    model, data = given
+    refined = pipeline.refine_model(model, data)[0][0].model
+    with pytest.raises(UserError, match="sum of terms"):
+        sequence_graph(refined, build_program(refined))

@@ -52,7 +52,9 @@ def refine(
     ] = "diagonal,full",
     terms: Annotated[
         int | None,
-        typer.Option(help="Terms of each weight.", show_default="as the dense one costs"),
+        typer.Option(
+            help="Terms of each weight.", show_default="its rank, or 1.5 × the dense cost"
+        ),
     ] = None,
     bits: Annotated[
         int | None,

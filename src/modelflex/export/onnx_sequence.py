@@ -11,6 +11,7 @@ import numpy as np
 from modelflex.core.fixed import Array
 from modelflex.core.model import Layer, Model
 from modelflex.core.program import Program, Stage
+from modelflex.core.weight import Terms
 from modelflex.errors import UserError
 from modelflex.export.onnx_graph import OnnxGraph, Port
 from modelflex.export.onnx_ops import write_op
@@ -41,6 +42,12 @@ def sequence_graph(model: Model, program: Program) -> OnnxGraph:
             f"model '{model.name}' feeds outputs back to its layer '{carrying[0]}'",
             "layers that read no outputs for a whole sequence",
             _MEND,
+        )
+    if refined := [name for name, w in model.weights.items() if isinstance(w, Terms)]:
+        raise UserError(
+            f"weight '{refined[0]}' of model '{model.name}' is a sum of terms",
+            "weights of one matrix for a whole sequence",
+            "export the model before it was refined",
         )
     graph = OnnxGraph()
     value, names = input_value(graph, model, program, steps=True), {"x", "y"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ from modelflex.importers.models import load_model
 from modelflex.pipeline.setting import versions
 from modelflex.platforms.fpga.chip import Chip
 from modelflex.platforms.fpga.engine import GATES, Engine
-from modelflex.platforms.fpga.explore import Design, explore, time_of
+from modelflex.platforms.fpga.explore import Design, explore
 from modelflex.platforms.fpga.operators import find_word
 from modelflex.progressive.choosing import Offer, Price, Target, choose, operations_price
 from modelflex.progressive.climbing import term_weights
@@ -59,11 +59,12 @@ def refine_model(
     a divergence of 0.01.
 
     Args:
-        source: what `load_model` takes, trained or compressed.
+        source: what `load_model` takes, trained or compressed; of the latter all results weigh alike,
+            whatever the `importance` of the settings.
         data: sequences, as `load_sequences` takes them; labels are needed for a `task` only.
         out: folder for the best network and its ladder.
         quality: the divergence to reach with the fewest operations, or in the least time on `on`.
-        operations: multiplications and additions of the terms a step, to be used best.
+        operations: multiplications and additions of the terms a step, to be used best, wherever it runs.
         deadline_s: seconds for a step on `on`, to be used best.
         on: "cpu", this one, or an FPGA: the name of a shipped spec or a .toml file.
         word_bits: of the FPGA's numbers.
@@ -77,11 +78,14 @@ def refine_model(
     model = load_model(source) if not isinstance(source, Model) else source
     sequences = check_task(load_sequences(data), model, task)
     fitted, judged = _split(sequences)
+    if model.numeric != "float":  # gradients, from which the information comes, are those of floats
+        settings = tuple(dict.fromkeys(replace(s, importance="none") for s in settings))
     # Products of this size gain from a second thread; the result is the same on any number.
     with threadpool_limits(1):
         original = Interpreter(build_program(model)).run(judged).outputs
         refiner = Refiner(model, fitted)
-        price = _price(on, word_bits, judged) if timed or on != CPU else operations_price
+        in_seconds = timed or (on != CPU and operations is None)
+        price = _price(on, word_bits, judged) if in_seconds else operations_price
         offers = choose(refiner, original, judged, settings, target, price, make_task(task))
     best = offers[0]
     found = _told(best, offers, target, "s" if price is not operations_price else "operations")
@@ -142,12 +146,12 @@ def _price(on: str, word_bits: int, judged: Sequences) -> Price:
                     f"what the engine computes: {GATES} gates, single numbers kept",
                     "leave the blocks out, or name another target",
                 )
-            rows, columns = weight.shape[0] // GATES, weight.shape[1]
+            rows, columns = -(-weight.shape[0] // GATES), weight.shape[1]
             kept = weight.v.part.codes.shape[1]
             key = rows, columns, kept, weight.groups
             if key not in designs:
                 engine = Engine(chip, find_word(word_bits), rows, columns, weight.groups == 1)
-                design = explore(engine, [kept], [1]).best[0][2]
+                design = explore(engine, [kept], [1], "latency").best[0][2]
                 if design is None:
                     raise UserError(
                         f"no engine for '{name}' ({rows} × {columns}) fits {chip.spec.name}",
@@ -155,8 +159,9 @@ def _price(on: str, word_bits: int, judged: Sequences) -> Price:
                     )
                 designs[key] = engine, design
             engine, design = designs[key]
-            if terms[name]:
-                seconds += float(time_of(engine, design, kept, terms[name]))
+            # The next step waits for the state: what counts is the time from first term to result.
+            tiles = design.row_tile, design.column_tile
+            seconds += float(engine.refine(*tiles, kept, terms[name]).latency_s)
         return seconds
 
     return price

@@ -30,6 +30,7 @@ from modelflex.platforms.systolic.points import Points, one_point
 from modelflex.platforms.systolic.scalesim_config import read_config
 from modelflex.platforms.systolic.topology import read_topology
 from modelflex.platforms.systolic.workload import Gemm, batched
+from modelflex.progressive.climbing import term_weights
 from modelflex.registry import PLATFORMS
 from modelflex.report.summary import strict_json
 from modelflex.search.config import platform_options, read_toml
@@ -175,8 +176,8 @@ def price_model(
 
     Args:
         model: folder, file, torch module or `Model`.
-        recipe: a recipe (JSON); without one all weights and activations have 16 bits, and a measured
-            platform runs the model as it is.
+        recipe: a recipe (JSON); without one all weights and activations have 16 bits, but a model of
+            terms is priced as it is, with all of them, and a measured platform runs the model as it is.
         data: sequences that tell how many steps there are, and which share of the products an
             activity leaves to do.
         steps: T, time steps of a sequence, instead of the data's mean (100 without either).
@@ -190,10 +191,13 @@ def price_model(
     if steps is not None and not 1 <= steps <= MAX_STEPS:
         raise UserError(f"steps is {steps}", f"a whole number from 1 to {MAX_STEPS}")
     length = float(length if steps is None else steps)
-    compressed = loaded.numeric == "integer"
+    # What consists of terms is priced with all of them, as it is stored.
+    refined = bool(term_weights(loaded))
+    compressed = loaded.numeric == "integer" or refined
     if compressed and recipe is not None:
         raise UserError(
-            f"'{loaded.name}' is compressed already", "the uncompressed model with a recipe"
+            f"'{loaded.name}' {'consists of terms' if refined else 'is compressed'} already",
+            "the uncompressed model with a recipe",
         )
     chosen = Recipe((), label="16 bits") if recipe is None else _read_recipe(recipe)
     as_it_is = compressed

@@ -11,7 +11,7 @@ from modelflex.core.fixed import Array
 from modelflex.core.ladder import Ladder, Rung
 from modelflex.core.model import Model
 from modelflex.evaluate import Task
-from modelflex.progressive.climbing import climb, term_weights
+from modelflex.progressive.climbing import climb, operations
 from modelflex.progressive.refining import Refinement, Refiner
 
 Price = Callable[[Model, Mapping[str, int]], float]
@@ -112,4 +112,4 @@ def _offer(
 
 def operations_price(model: Model, terms: Mapping[str, int]) -> float:
     """Multiplications and additions of the terms a step."""
-    return float(sum(w.operations(terms[name]) for name, w in term_weights(model).items()))
+    return float(operations(model, terms))

@@ -137,6 +137,7 @@ class Engine:
         ops = steps * term_ops + TAIL_OPS * self.rows
         first_s, second_s = self._stages(update, dot, nz)
         terms_s = (steps - 1) * np.maximum(first_s, second_s) + first_s + second_s
+        terms_s = np.where(steps > 0, terms_s, 0.0)
         return self._timing(
             ops, steps * np.maximum(update, dot), update, steps * self.term_bytes(nz), terms_s
         )
