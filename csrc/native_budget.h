@@ -100,7 +100,9 @@ void Budget::measure_reserves(Step step) {
         reserves[k] = rests[rests.size() / 2];
         first += shared + 1;
     }
-    plan_.reserves = std::move(reserves);
+    if (plan_.reserves.empty()) { // another stream may have been here meanwhile, and steps read it
+        plan_.reserves = std::move(reserves);
+    }
     budget_ = asked;
     budget_.reserves = plan_.reserves.data();
 }

@@ -222,7 +222,8 @@ class Stream {
         } else {
             budget_.allow_until(allowed.value, budget_.now());
             if (budget_.needs_reserves()) {
-                measure_reserves();
+                measure_reserves(); // once for all streams; the deadline counts from then
+                budget_.allow_until(allowed.value, budget_.now());
             }
         }
     }

@@ -59,7 +59,7 @@ def calibrate(model: Model, sequences: Sequences, draw: Draw = ALL, seed: int = 
     sequences = draw.apply(sequences, seed)
     program = build_program(model)
     run = Interpreter(program).run(sequences, capture=True)
-    found = importances(program, _some(sequences, GRADIENT_STEPS), model.output, seed)
+    found = importances(program, some_sequences(sequences, GRADIENT_STEPS), model.output, seed)
     once = {layer.name for layer in model.layers if layer.reads == "last"}
     sites = {}
     for site, trace in run.inputs.items():
@@ -82,7 +82,7 @@ def calibrate(model: Model, sequences: Sequences, draw: Draw = ALL, seed: int = 
     return Stats(sequences, run.outputs, sites)
 
 
-def _some(sequences: Sequences, steps: int) -> Sequences:
+def some_sequences(sequences: Sequences, steps: int) -> Sequences:
     """Evenly spaced sequences of at most about `steps` in all; a single longer one is cut."""
     if sequences.steps <= steps:
         return sequences

@@ -109,6 +109,10 @@ def test_the_runtime_spends_budgets_by_the_ladder(
     assert answer.terms == rung.terms
     assert answer.operations == rung.operations
     assert answer.error == pytest.approx(rung.divergence)
+    first = modelflex.compile(out).step(np.ones(5, np.float32), deadline_s=0.5)
+    assert first.terms == all_terms(
+        modelflex.load(out)
+    )  # measuring the reserve takes none of its time
 
 
 @pytest.mark.parametrize(

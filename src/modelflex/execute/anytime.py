@@ -9,7 +9,9 @@ import numpy as np
 
 from modelflex.core.fixed import Array
 from modelflex.core.plan import Plan
+from modelflex.core.program import Program
 from modelflex.core.tracer import Product
+from modelflex.errors import UserError
 
 REFINE = ("refine_i32", "refine_i64", "refine_f32")
 
@@ -70,3 +72,20 @@ def term_inputs(product: Product) -> tuple[Array, Array | None]:
 def term_outputs(product: Product) -> Array:
     """U of floats, a row for each term [terms, out]."""
     return np.ascontiguousarray(product.integers().T, np.float32)
+
+
+def check_terms(program: Program, terms: Mapping[str, int]) -> None:
+    """Refuse numbers of terms that a program cannot use.
+
+    Raises:
+        UserError: a weight without terms, or no whole number from 0 on.
+    """
+    ops = (op for stage in program.stages for op in stage.graph.ops if op.kind == "refine")
+    known = [program.products[str(op.site)].weight for op in ops]
+    for weight, count in terms.items():
+        if weight not in known:
+            raise UserError(
+                f"the weight '{weight}' has no terms", ", ".join(known) or "no terms are known"
+            )
+        if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 0:
+            raise UserError(f"'{weight}' is to use {str(count)[:30]} terms", "a number, 0 or more")

@@ -21,6 +21,7 @@ from modelflex.core.profile import Profile, SiteCounts
 from modelflex.core.program import Program, Stage
 from modelflex.core.tracer import Product
 from modelflex.errors import UserError
+from modelflex.execute.anytime import check_terms
 from modelflex.execute.kernels import KERNELS, Kernels
 
 CHUNK_STEPS = 16_384
@@ -94,6 +95,7 @@ class Interpreter:
             UserError: the sequences do not have the features that the program reads, or an output
                 overflows.
         """
+        check_terms(self.program, terms or {})
         graph = self.program.stages[0].graph
         wanted = graph.values[graph.inputs["x"]].size
         if sequences.x.shape[1] != wanted:

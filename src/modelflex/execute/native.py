@@ -18,7 +18,7 @@ from modelflex.core.profile import Profile, SiteCounts
 from modelflex.core.program import Program
 from modelflex.core.tracer import Product
 from modelflex.errors import UserError
-from modelflex.execute.anytime import Answer
+from modelflex.execute.anytime import Answer, check_terms
 from modelflex.execute.interpret import Execution, Interpreter
 from modelflex.execute.kernels import HAVE_NATIVE
 from modelflex.execute.loading import Shared
@@ -97,7 +97,7 @@ class Runtime:
     @ladder.setter
     def ladder(self, ladder: Ladder | None) -> None:
         weights = [self._shared.program.products[site].weight for site in self._shared.refined]
-        rungs = [] if ladder is None else sorted(ladder.rungs, key=lambda rung: rung.operations)
+        rungs = () if ladder is None else ladder.rungs
         for rung in rungs:
             _same_names("weights with terms", dict.fromkeys(weights), rung.terms)
         self._stream.set_ladder([([r.terms[w] for w in weights], r.divergence) for r in rungs])
@@ -276,6 +276,7 @@ def _real(x: Array) -> Array:
 
 def _limits(shared: Shared, terms: Mapping[str, int] | None) -> list[int]:
     """How many terms are computed of every weight that has any; nothing: all."""
+    check_terms(shared.program, terms or {})
     if not terms:
         return []
     products = [shared.program.products[site] for site in shared.refined]

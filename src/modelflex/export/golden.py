@@ -81,13 +81,19 @@ def step_outputs(
     first = [stage for stage in program.stages if stage.mode == "step"]
     x = sequences
     if first:
-        made = Interpreter(_part(program, first)).run(sequences, terms=terms).outputs
+        made = _run(_part(program, first), sequences, terms or {})
         x = Sequences(made, sequences.lengths)
     last = program.stages[len(first) :]
     if not last:
         return x.x
     alone = Sequences(x.x, np.ones(x.x.shape[0], np.int64))
-    return Interpreter(_part(program, list(last))).run(alone, terms=terms).outputs
+    return _run(_part(program, list(last)), alone, terms or {})
+
+
+def _run(part: Program, sequences: Sequences, terms: Mapping[str, int]) -> Array:
+    own = {product.weight for product in part.products.values()}
+    mine = {weight: n for weight, n in terms.items() if weight in own}
+    return Interpreter(part).run(sequences, terms=mine).outputs
 
 
 def _part(program: Program, stages: list[Stage]) -> Program:

@@ -83,15 +83,21 @@ def choose(
         model = refiner.refined(chosen)
         return _offer(chosen, model, climb(model, original, judged, task), target, price)
 
-    offers = [offer(dict.fromkeys(refiner.weights, setting)) for setting in settings]
-    best = min(offers, key=target.better)
-    if len(refiner.weights) > 1:
-        for name in refiner.weights:
-            others = [s for s in settings if s != best.settings[name]]
-            tried = [offer({**best.settings, name: setting}) for setting in others]
-            offers += tried
-            best = min((best, *tried), key=target.better)
-    return sorted(offers, key=target.better)
+    made: dict[tuple[Refinement, ...], Offer] = {}
+
+    def tried(chosen: Mapping[str, Refinement]) -> Offer:
+        key = tuple(chosen[name] for name in refiner.weights)
+        if key not in made:
+            made[key] = offer(chosen)
+        return made[key]
+
+    for setting in settings:
+        tried(dict.fromkeys(refiner.weights, setting))
+    for name in refiner.weights:
+        best = min(made.values(), key=target.better)
+        for setting in settings:
+            tried({**best.settings, name: setting})
+    return sorted(made.values(), key=target.better)
 
 
 def _offer(

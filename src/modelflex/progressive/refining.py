@@ -8,6 +8,7 @@ from typing import final
 
 import numpy as np
 
+from modelflex.calibrate import GRADIENT_STEPS, some_sequences
 from modelflex.core.data import Sequences
 from modelflex.core.extension import Cell
 from modelflex.core.fixed import Array
@@ -27,8 +28,8 @@ from modelflex.registry import CELLS
 SAMPLE = 4000
 """Rows of a trace that the metric of inputs is taken from."""
 IMPORTANCES = ("none", "diagonal", "full", "outputs")
-GRADIENT_STEPS = 5000
-"""Time steps over which gradients are taken."""
+MAX_TERMS = 1 << 12
+"""Terms of a weight: each is searched for on its own."""
 
 
 @final
@@ -45,7 +46,7 @@ class Refinement:
             "diagonal" by its diagonal, "outputs" by the squared errors of the outputs that they cause (of
             a classifier that is sure nearly everywhere the divergence shows few of them), "none" all alike.
         terms: of each weight; None for as many as make it whole, its rank; where numbers are left out,
-            as many as cost half as much again as the dense weight.
+            as many as cost half as much again as the dense weight, at most twice the rows of a group.
         bits: of the codes of u and v, 4 … 8, in a compressed network, which stays in integers; None
             for floats.
     """
@@ -75,8 +76,8 @@ class Refinement:
             raise UserError(f"the block is {self.block}", "1 or 8, what kernels read")
         if self.bits is not None and not 4 <= self.bits <= 8:
             raise UserError(f"terms are to have {self.bits} bits", "4 … 8")
-        if self.terms is not None and self.terms < 1:
-            raise UserError(f"{self.terms} terms are wanted", "at least 1")
+        if self.terms is not None and not 1 <= self.terms <= MAX_TERMS:
+            raise UserError(f"{self.terms} terms are wanted", f"1 … {MAX_TERMS}")
 
     @property
     def label(self) -> str:
@@ -106,7 +107,8 @@ class Refinement:
         kept = self.kept_of(columns)
         if kept == columns:
             return min(rows // groups, columns)
-        return max(1, 3 * rows * columns // operations(rows, kept, groups))
+        affordable = 3 * rows * columns // operations(rows, kept, groups)
+        return max(1, min(affordable, 2 * rows // groups, MAX_TERMS))
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +232,7 @@ def _observe(
         if isinstance(layer.plugin, Cell)
         for name in layer.weight_shapes
     ]
-    some = pilot.take(np.arange(min(pilot.count, max(1, int(GRADIENT_STEPS / pilot.mean_length)))))
+    some = some_sequences(pilot, GRADIENT_STEPS)
     full = information(program, some, model.output, 0, recurrent)
     outputs = information(program, some, "values", 0, recurrent)
     return seen, {site[:-2]: {"full": full[site], "outputs": outputs[site]} for site in recurrent}

@@ -180,3 +180,11 @@ def test_maps_are_refused() -> None:
     tracer = Tracer("float")
     with pytest.raises(UserError, match="positions"):
         weight.lower(tracer, "w", tracer.input("x", 12), windows=pointwise(6, 2))
+
+
+@pytest.mark.parametrize("terms", [{"w": -1}, {"w": True}, {"w": "3"}, {"v": 2}])
+def test_numbers_of_terms_that_make_no_sense_are_refused(terms: dict[str, int]) -> None:
+    weight = make_terms(np.random.default_rng(0), 4, 6, 3, 1)
+    data = Sequences(np.ones((2, 6), np.float32), np.array([2]))
+    with pytest.raises(UserError):
+        Interpreter(weight_program(weight, 6)).run(data, terms=terms)
