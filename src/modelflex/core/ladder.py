@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from modelflex.errors import UserError
 LADDER_JSON = "ladder.json"
 LADDER_SCHEMA = "modelflex.ladder/1"
 MAX_RUNGS = 1 << 12
+MAX_OPERATIONS = 1 << 53
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,8 @@ def read_ladder(path: Path, wanted: Mapping[str, int]) -> Ladder:
     for before, after in itertools.pairwise(rungs):
         if any(after.terms[weight] < n for weight, n in before.terms.items()):
             raise UserError(f"{where} has a rung with fewer terms than the one before", "more")
+        if after.operations < before.operations:
+            raise UserError(f"{where} has a rung of fewer operations than the one before", "more")
     return Ladder(
         field(values, "divergence", where, str),
         field(values, "dense_operations", where, int),
@@ -126,7 +129,11 @@ def _rung(entry: Any, where: str, wanted: Mapping[str, int]) -> Rung:
     figures = {name: entry.get(name) for name in ("divergence", "median", "p90", "worst")}
     metric = entry.get("metric")
     for name, value in {**figures, **({} if metric is None else {"metric": metric})}.items():
-        if not isinstance(value, int | float) or not math.isfinite(value):
+        if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
             raise UserError(f"{where} has the {name} {str(value)[:20]}", "a finite number")
     operations = field(entry, "operations", where, int)
+    if not 0 <= operations < MAX_OPERATIONS:
+        raise UserError(
+            f"{where} has {str(operations)[:20]} operations", f"0 … {MAX_OPERATIONS - 1}"
+        )
     return Rung(terms, operations, **figures, metric=metric)

@@ -82,6 +82,8 @@ def check_terms(program: Program, terms: Mapping[str, int]) -> None:
     """
     ops = (op for stage in program.stages for op in stage.graph.ops if op.kind == "refine")
     known = [program.products[str(op.site)].weight for op in ops]
+    if not isinstance(terms, Mapping):
+        raise UserError(f"terms is {str(terms)[:30]}", "a mapping from weights to numbers")
     for weight, count in terms.items():
         if weight not in known:
             raise UserError(

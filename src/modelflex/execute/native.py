@@ -97,9 +97,12 @@ class Runtime:
     @ladder.setter
     def ladder(self, ladder: Ladder | None) -> None:
         weights = [self._shared.program.products[site].weight for site in self._shared.refined]
+        if ladder is not None and not isinstance(ladder, Ladder):
+            raise UserError(f"the ladder is a {type(ladder).__name__}", "a Ladder, or None")
         rungs = () if ladder is None else ladder.rungs
         for rung in rungs:
             _same_names("weights with terms", dict.fromkeys(weights), rung.terms)
+            check_terms(self._shared.program, rung.terms)
         self._stream.set_ladder([([r.terms[w] for w in weights], r.divergence) for r in rungs])
         self._ladder = ladder
 

@@ -142,6 +142,24 @@ def test_batches_of_a_prefix_count_it(integer: bool, terms: dict[str, int]) -> N
         assert run_native(program, data, capture=True, terms=terms).inputs == {}
 
 
+@pytest.mark.parametrize(
+    "terms", [5, {"a.w": -3}, {"a.w": 1.5}, {"a.w": "2"}, {"a.w": True}, {"c.w": 1}]
+)
+def test_batches_refuse_terms_that_are_no_counts_of_weights(terms: Any) -> None:
+    program, data = stack(False), Sequences(X, np.array([7, 5]))
+    for run in (Interpreter(program).run, Runtime(program).run_batch):
+        with pytest.raises(UserError, match="terms"):
+            run(data, terms=terms)
+
+
+@pytest.mark.parametrize(
+    "ladder", [5, Ladder("kl", 1, 1, (Rung({"a.w": -1, "b.w": 0}, 1, 1.0, 1.0, 1.0, 1.0),))]
+)
+def test_ladders_that_are_none_are_refused(ladder: Any) -> None:
+    with pytest.raises(UserError):
+        Runtime(stack(False)).ladder = ladder
+
+
 @pytest.mark.parametrize("integer", [False, True])
 def test_without_a_limit_all_terms_are_computed(integer: bool) -> None:
     program = stack(integer)
