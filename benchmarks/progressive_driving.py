@@ -41,7 +41,7 @@ from modelflex.progressive.refining import float_terms  # noqa: E402
 COMMAND = "python benchmarks/progressive_driving.py"
 TARGETS = {0.001: 2.93, 0.1: 50.0}
 """Divergence → how many times faster than the dense product a step is to be: the goals."""
-SETTINGS = ((1.0, 1), (0.5, 8), (0.16, 8), (0.125, 8))
+SETTINGS = ((1.0, 1), (0.16, 8), (0.125, 8))
 """Share of each v that is kept, and in what blocks."""
 TERMS, MARGIN = 96, 0.8
 BLOCK, INPUTS = 40, 4

@@ -18,6 +18,10 @@ from modelflex.execute.interpret import Interpreter
 
 GROWTH = 1.26
 """Rungs are about a third of an octave apart: each has so many times the terms of the one before."""
+STRIDES = (1, 3, 6)
+"""Rungs that a weight is tried to climb at once where there are several weights: a step that shows
+little, or harm, may lead to one that shows much.
+"""
 
 
 def term_weights(model: Model) -> dict[str, Terms]:
@@ -39,7 +43,8 @@ def climb(model: Model, original: Array, pilot: Sequences, task: Task | None = N
     """The ladder of a refined model.
 
     From no term on, the weight is given more terms whose next ones lower the divergence most for their
-    operations (all weights in turn where none lowers it). One weight is simply climbed.
+    operations, looking several rungs ahead (all weights in turn where none lowers it). One weight is
+    simply climbed.
 
     Args:
         original: outputs of the network with dense weights on the pilot data [ΣT or N, K].
@@ -49,23 +54,32 @@ def climb(model: Model, original: Array, pilot: Sequences, task: Task | None = N
     counts = all_terms(model)
     terms = dict.fromkeys(counts, 0)
     rungs = [judge.rung(terms)]
+    strides = STRIDES if len(counts) > 1 else (1,)
     while terms != counts:
-        tried = []
+        now, tried = rungs[-1], []
         for name, most in counts.items():
             if terms[name] < most:
-                more = {**terms, name: min(most, max(terms[name] + 1, round(terms[name] * GROWTH)))}
-                tried.append(judge.rung(more))
-        now = rungs[-1]
-        best = max(
-            tried,
-            key=lambda rung: (
-                (now.divergence - rung.divergence) / (rung.operations - now.operations)
-            ),
-        )
-        terms = dict(best.terms)
-        rungs.append(best)
+                tried += [(name, judge.rung(_further(terms, name, most, n))) for n in strides]
+        gains = [
+            (now.divergence - r.divergence) / (r.operations - now.operations) for _, r in tried
+        ]
+        name, aim = tried[int(np.argmax(gains))]
+        if max(gains) <= 0:  # none tells: the weight of which the least is computed
+            name = min((n for n, _ in tried), key=lambda n: terms[n] / counts[n])
+            aim = judge.rung(_further(terms, name, counts[name], 1))
+        while terms != aim.terms:
+            terms = _further(terms, name, counts[name], 1)
+            rungs.append(judge.rung(terms))
     dense = sum(2 * w.shape[0] * w.shape[1] for w in term_weights(model).values())
     return Ladder(divergence_name(model.output), dense, len(original), tuple(rungs))
+
+
+def _further(terms: Mapping[str, int], name: str, most: int, rungs: int) -> dict[str, int]:
+    """So many rungs more terms of one weight."""
+    count = terms[name]
+    for _ in range(rungs):
+        count = min(most, max(count + 1, round(count * GROWTH)))
+    return {**terms, name: count}
 
 
 class _Judge:
