@@ -188,7 +188,7 @@ def cut_path(case: Case, order: Callable[[Array, int], EntryOrder | BitPlanes]) 
     return Course(case, size + 1, share, outputs, coarse.tolist())
 
 
-def terms_within(case: Case, setting: Refinement, share: float = 1.5) -> dict[str, Refinement]:
+def terms_within(case: Case, setting: Refinement, share: float) -> dict[str, Refinement]:
     """Weight → the setting with at most as many terms as cost a share of the dense product."""
     found = {}
     for weight, (matrix, gates) in zip(case.refiner.weights, case.layers.values(), strict=True):

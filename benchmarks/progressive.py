@@ -9,8 +9,8 @@ Terms are fitted to calibration data (inputs only). Pilot (validation) data choo
 KL divergence, among the settings of a scheme; test data are scored for what was chosen. All recurrent
 layers are approximated, [W_x W_h] of each as one matrix; the head stays dense. Operations are
 multiplications and additions of a step (a bit plane: additions), as a share of the dense recurrent layers'.
-An approximation counts as reaching a level if it and all longer ones that were looked at do; where none
-does for less than the dense product, its mean counts the dense product.
+An approximation counts as reaching a level if it and all longer ones that were looked at do; terms are
+computed up to one and a half times the dense operations.
 
 - "published": Kouris et al. (arXiv 1905.00689), the NZ of all layers that is best on pilot data for
   the level; a fixed NZ of half the columns, the paper's own choice for high quality, beside it.
@@ -48,7 +48,7 @@ Setting = tuple[str, Callable[[Case], Course]]
 
 
 def _terms(label: str, **options: Any) -> Setting:
-    return label, lambda case: term_path(case, within(case, Refinement(**options)))
+    return label, lambda case: term_path(case, within(case, Refinement(**options), MOST))
 
 
 def _published(scheme: str, *kept: float) -> tuple[Setting, ...]:
@@ -73,6 +73,8 @@ SCHEMES: Mapping[str, tuple[Setting, ...]] = {
     ),
 }
 HALF = "published, NZ 50 %"
+MOST = 1.5
+"""Share of the dense operations up to which terms are computed."""
 ORDER = (
     "dense tiles",
     "bit planes",
@@ -145,30 +147,36 @@ def _shares(shares: Sequence[float | None]) -> str:
     return "  ".join("   –  " if s is None else f"{s:6.3f}" for s in shares)
 
 
-def means(rows: Sequence[Row], network: str, scheme: str) -> list[float]:
-    """Geometric means over checkpoints of the shares on test data; what does not reach a level for less
-    counts as the dense product, 1.
+def means(rows: Sequence[Row], network: str, scheme: str, dense: bool = False) -> list[float]:
+    """Geometric means over checkpoints of the shares on test data; a level that is not reached counts
+    `MOST`, the longest that is looked at.
+
+    Args:
+        dense: whether the dense product is taken where the scheme needs more.
     """
     table = [r["test"] for r in rows if (r["network"], r["scheme"]) == (network, scheme)]
+    top = 1.0 if dense else MOST
     return [
-        float(np.exp(np.mean([np.log(1.0 if v is None else min(v, 1.0)) for v in column])))
+        float(np.exp(np.mean([np.log(top if v is None else min(v, top)) for v in column])))
         for column in zip(*table, strict=True)
     ]
 
 
 def figures(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The ratios to the published scheme, with its best NZ and with half the numbers kept."""
+    """The ratios to the published scheme: to its own operations; with the dense product in its place
+    where it needs more than that; and with half the numbers kept.
+    """
     found = []
     for network, level, goal in GOALS:
         place = LEVELS.index(level)
         if not {"ours", "published"} <= {r["scheme"] for r in rows if r["network"] == network}:
             continue
-        ours = means(rows, network, "ours")[place]
-        for scheme, note, wanted in (
-            ("published", "published with its best NZ", goal),
-            (HALF, "published with NZ 50 %", None),
+        for scheme, dense, note, wanted in (
+            ("published", False, "published with its best NZ", goal),
+            ("published", True, "the cheaper of published and dense", None),
+            (HALF, False, "published with NZ 50 %", None),
         ):
-            theirs = means(rows, network, scheme)[place]
+            theirs, ours = (means(rows, network, s, dense)[place] for s in (scheme, "ours"))
             value = round(theirs / ours, 3)
             met = None if wanted is None else value >= wanted
             name = f"{network}: operations to KL ≤ {level:g}, {note} over ours"
@@ -212,7 +220,9 @@ def main() -> int:
         rows = [r for r in _stored() if (r["network"], r["scheme"]) not in anew] + new
         write_result("progressive", {"levels": LEVELS, "rows": rows, "figures": figures(rows)})
     rows = _stored()
-    report({"rows": rows, "figures": figures(rows)})
+    content = {"levels": LEVELS, "rows": rows, "figures": figures(rows)}
+    write_result("progressive", content)
+    report(content)
     return 0
 
 
