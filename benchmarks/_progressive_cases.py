@@ -33,7 +33,7 @@ NETWORKS = {
     "characters": ("Shakespeare LSTM-320", 1, 4, 2, 200),
 }
 """Name → family, checkpoints, every n-th pilot (validation) and test sequence that is judged, and how many
-steps of it. Where calibration data are few and repeated with noise, pilot data are too.
+steps of it.
 """
 
 
@@ -209,15 +209,12 @@ def load_cases(name: str, folder: Path) -> list[Case]:
         parts = {part: load_sequences(data / f"{part}.npz") for part in ("validation", "test")}
         first = data / "calibration.npz"
         train = load_sequences(first if first.exists() else data / "train.npz")
-        pilot, draw = _some(parts["validation"], every, steps), family.draw
-        if draw.copies:  # too few to tell the rare results that means hang on
-            pilot = pilot.varied(draw.copies, draw.noise, 1)
         cases.append(
             Case(
                 f"{wanted} {Path(weights).name}",
                 load_model(at),
                 family.draw.apply(train, 0),
-                pilot,
+                _some(parts["validation"], every, steps),
                 _some(parts["test"], every_test, steps),
             )
         )

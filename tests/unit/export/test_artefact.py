@@ -16,6 +16,7 @@ from modelflex.core.data import Sequences
 from modelflex.core.extension import Cell
 from modelflex.core.fixed import Scale
 from modelflex.core.held import with_activity
+from modelflex.core.ladder import Ladder, Rung, read_ladder
 from modelflex.core.model import Layer, Model, check_model
 from modelflex.core.part import pack_bias
 from modelflex.core.program import build_program
@@ -129,10 +130,19 @@ def recipe() -> Recipe:
     return Recipe((Rule("*", choice),), 2, "a label")
 
 
+LADDER = Ladder(
+    "kl", 9, 4, (Rung({"w": 0}, 0, 2.0, 1.5, 3.0, 4.0), Rung({"w": 2}, 8, 0.0, 0.0, 0.0, 0.0))
+)
+"""Of any model: the artefact keeps it as it is."""
+
+
 def test_the_folder_holds_recipe_and_provenance(tmp_path: Path) -> None:
-    save_artefact(small(), tmp_path / "a" / "best", recipe=recipe(), provenance={"seed": 7})
+    save_artefact(
+        small(), tmp_path / "a" / "best", recipe=recipe(), provenance={"seed": 7}, ladder=LADDER
+    )
     best = tmp_path / "a" / "best"
     assert sorted(p.name for p in best.iterdir()) == sorted(artefact.FILES)
+    assert read_ladder(best / "ladder.json", {"w": 2}) == LADDER
     assert recipe_from_json(json.loads((best / "recipe.json").read_text())) == recipe()
     assert json.loads((best / "provenance.json").read_text()) == {"seed": 7}
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["best"]
@@ -140,7 +150,9 @@ def test_the_folder_holds_recipe_and_provenance(tmp_path: Path) -> None:
 
 def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in "ab":
-        save_artefact(small(), tmp_path / name, recipe=recipe(), provenance={"seed": 7})
+        save_artefact(
+            small(), tmp_path / name, recipe=recipe(), provenance={"seed": 7}, ladder=LADDER
+        )
     for file in artefact.FILES:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 

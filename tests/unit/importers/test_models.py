@@ -83,7 +83,10 @@ def layer(number: int, **changes: Any) -> dict[str, Any]:
         ({**DESCRIPTION, "meta": []}, "meta"),
         ({**DESCRIPTION, "weights": {}}, "has no 'gru0.w_x'"),
         ({**DESCRIPTION, "layers": [1]}, r"layers\[0\] has no 'name'"),
-        (layer(0, kind="transformer"), "unsupported kind 'transformer'; expected one of gru, lstm"),
+        (
+            layer(0, kind="transformer"),
+            "unsupported kind 'transformer'; expected one of augmented_lstm, gru",
+        ),
         (layer(0, name="../x"), "the name '../x'"),
         (layer(0, unit=3), "unknown key 'unit'"),
         (layer(0, units=10**9, inputs=10**9), "expected 1000000000"),
