@@ -74,14 +74,21 @@ def term_outputs(product: Product) -> Array:
     return np.ascontiguousarray(product.integers().T, np.float32)
 
 
+def term_counts(program: Program) -> dict[str, int]:
+    """Weight → how many terms it has, of every weight that has any, in the order of the products."""
+    ops = (op for stage in program.stages for op in stage.graph.ops if op.kind == "refine")
+    sites = {op.site for op in ops}
+    made = (p for site, p in program.products.items() if site in sites)
+    return {product.weight: product.geometry.inputs for product in made}
+
+
 def check_terms(program: Program, terms: Mapping[str, int]) -> None:
     """Refuse numbers of terms that a program cannot use.
 
     Raises:
         UserError: a weight without terms, or no whole number from 0 on.
     """
-    ops = (op for stage in program.stages for op in stage.graph.ops if op.kind == "refine")
-    known = [program.products[str(op.site)].weight for op in ops]
+    known = term_counts(program)
     if not isinstance(terms, Mapping):
         raise UserError(f"terms is {str(terms)[:30]}", "a mapping from weights to numbers")
     for weight, count in terms.items():

@@ -12,6 +12,7 @@ from modelflex.core.data import Sequences
 from modelflex.core.fixed import FX_ONE, Array, from_fx
 from modelflex.core.model import Model
 from modelflex.core.program import Program, Stage, input_symbols
+from modelflex.execute.anytime import term_counts
 from modelflex.execute.interpret import Interpreter
 
 TOLERANCE = 1e-4
@@ -57,13 +58,7 @@ def golden(model: Model, program: Program) -> Golden:
 
 def _prefixes(program: Program) -> list[dict[str, int]]:
     """None of the terms, one, about half, all; nothing where there are none."""
-    counts = {
-        program.products[op.site].weight: program.products[op.site].geometry.inputs
-        for stage in program.stages
-        for op in stage.graph.ops
-        if op.kind == "refine" and op.site is not None
-    }
-    ordered = {p.weight: counts[p.weight] for p in program.products.values() if p.weight in counts}
+    ordered = term_counts(program)
     if not ordered:
         return []
     takes = (lambda n: 0, lambda n: 1, lambda n: (n + 1) // 2, lambda n: n)
