@@ -179,6 +179,21 @@ def test_other_commands_take_refined_models_as_they_are_or_refuse_them(
     assert priced["cost"]["macs_per_step"] == pytest.approx(terms * (13 + 32) + 24 / 100)
 
 
+def test_words_that_are_too_narrow_say_what_to_do_about_it(
+    given: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data = given
+    out, wide = tmp_path / "out", tmp_path / "wide.toml"
+    assert run("refine", model, "--data", data, "--out", out) == 0
+    capsys.readouterr()
+    assert run("simulate", out, "--platform", "zc706") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "words of 16 bits: set word_bits = 32 in the table [platform] of a .toml file" in told
+    wide.write_text('[platform]\nname = "fpga"\nspec = "zc706"\nword_bits = 32\n')
+    assert run("simulate", out, "--platform", wide) == 0
+    assert "Not priced" not in capsys.readouterr().out
+
+
 def test_a_sequence_in_onnx_has_no_terms(given: tuple[Path, Path]) -> None:
     model, data = given
     refined = pipeline.refine_model(model, data)[0][0].model

@@ -31,6 +31,7 @@ class Cost:
         energy_breakdown_j: part → joules per step (arithmetic, sram, dram, …).
         bound: what limits the latency ("compute" or "memory").
         coverage: priced MACs / all.
+        unpriced: why not all of them are priced, and what to do about it; None where all are.
         residency: where the weights lie ("streamed", "fit", "partial", or a memory level).
     """
 
@@ -54,6 +55,7 @@ class Cost:
     bound: str | None = None
     coverage: float | None = None
     residency: str | None = None
+    unpriced: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object with the field names as keys."""

@@ -119,6 +119,8 @@ def explain_text(study: Study, number: int) -> str:
         lines.append(
             f"  {limit.field} {sign} {show_limited(study, limit.field, limit.value)}: {shown}"
         )
+    if trial.cost.unpriced:
+        lines.append(f"  not priced: {trial.cost.unpriced}")
     if trial.evaluation is not None:
         if trial.evaluation.rounds:
             rounds = ", ".join(f"{r:.4g}" for r in trial.evaluation.rounds)

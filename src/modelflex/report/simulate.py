@@ -70,6 +70,8 @@ def priced_text(priced: Mapping[str, Any]) -> RenderableType:
     for name, value in cost["resources"].items() if "predicted" in priced else ():
         totals.add_row(name, _resource(name, value))
     parts += [totals, Text()]
+    if cost["unpriced"]:
+        parts.append(Text(f"Not priced: {cost['unpriced']}"))
     if "predicted" in priced:
         told = show_quantity(priced["predicted"]["latency_per_step_s"], "s")
         parts.append(Text(f"Measured on this machine; predicted latency_per_step_s: {told}"))

@@ -77,7 +77,8 @@ def _cost_rows(study: Study, pick: Trial | None, twin: Trial | None) -> list[tup
             continue
         before, after = values[:2] if name not in MORE_IS_BETTER else values[1::-1]
         gain = DASH if name == "coverage" else show_factor(ratio(before, after))
-        shown = [number(show_cost(name, v), v) for v in values]
+        notes = [c.unpriced or "" if c is not None and name == "coverage" else "" for c in costs]
+        shown = [number(show_cost(name, v), v, n) for v, n in zip(values, notes, strict=True)]
         worse = before is not None and after is not None and before < after
         rows.append((Cell(text), *shown, Cell(gain, style="bad" if worse else "factor")))
     for text, field in (("Latency bound by", "bound"), ("Weights lie", "residency")):

@@ -94,15 +94,22 @@ def test_wide_operands_are_not_priced(fpga: Fpga) -> None:
     assert cost.latency_s is None
     assert cost.coverage == pytest.approx(0.5)
     assert cost.weight_bytes == 12_200
+    assert cost.unpriced is not None
+    assert "1 of 2 rows" in cost.unpriced
+    assert "word_bits = 32" in cost.unpriced
     single = Fpga.from_config({"word_bits": 32, "row_tile": 4, "column_tile": 8})
     assert single.cost(table(wide)).latency_s == pytest.approx(T * seconds(wide))
+    assert single.cost(table(wide)).unpriced is None
 
 
 def test_inputs_that_the_chip_cannot_hold_are_not_priced(fpga: Fpga) -> None:
     # 545 block RAMs, 8 of them for DMA, as 8 banks: 134 halves of 1024 words each.
     assert fpga.input_words == 8 * 134 * 1024
     assert fpga.cost(table(row(k=fpga.input_words))).latency_s is not None
-    assert fpga.cost(table(row(k=fpga.input_words + 1))).latency_s is None
+    large = fpga.cost(table(row(k=fpga.input_words + 1)))
+    assert large.latency_s is None
+    assert large.unpriced is not None
+    assert large.unpriced.startswith("1 of 1 rows have more than 1097728 inputs")
 
 
 def test_chips_without_a_measured_power_have_no_energy() -> None:

@@ -265,6 +265,9 @@ def test_what_fits_nowhere_has_no_time(toy: Roofline) -> None:
     assert cost.weight_bytes == 120_000
     assert cost.weight_fetch_bytes_per_step == 120_000
     assert cost.coverage == 0
+    assert cost.unpriced is not None
+    assert "take 120 kB and there is room for" in cost.unpriced
+    assert toy.cost(table_of([product()])).unpriced is None
     for name in ("latency_s", "energy_j", "power_w", "gops", "dram_bytes_per_step", "residency"):
         assert getattr(cost, name) is None, name
 

@@ -265,6 +265,9 @@ def test_float_products_are_not_priced_but_their_bytes_are_known() -> None:
     assert cost.weight_bytes == 8 * 8 * 4 + 8 * 24
     assert cost.weight_fetch_bytes_per_step == cost.weight_bytes
     assert cost.coverage == 0.75
+    assert cost.unpriced is not None
+    assert cost.unpriced.startswith("1 of 3 rows have operands wider than 16 bits: compress")
+    assert Systolic.from_config({}).cost(make_table(rows[1:], T)).unpriced is None
     assert (cost.per_op, cost.energy_breakdown_j, cost.bound) == ({}, {}, None)
 
 

@@ -22,3 +22,11 @@ def test_tables_and_their_errors_are_reported(study: Study) -> None:
     assert "in the layers lstm*: 12 bytes, off by at most 0.24 and 0.076" in explain_text(
         changed, 1
     )
+
+
+def test_what_is_not_priced_says_why(study: Study) -> None:
+    assert "not priced" not in explain_text(study, 1)
+    trial = study.trials[1]
+    narrow = replace(trial, cost=replace(trial.cost, unpriced="words are narrow"))
+    changed = replace(study, trials=(study.trials[0], narrow, *study.trials[2:]))
+    assert "  not priced: words are narrow\n" in explain_text(changed, 1) + "\n"

@@ -147,6 +147,15 @@ def test_what_is_not_known_is_a_dash_never_zero(study: Study) -> None:
         assert not any(text.startswith("0 ") or text in ("0", "nan", "None") for text in row[1:])
 
 
+def test_why_operations_are_not_priced_stands_beside_their_share(study: Study) -> None:
+    assert study.best is not None
+    cost = replace(study.best.cost, coverage=0.0, unpriced="<wide> words")
+    table = comparison(replace(study, best=replace(study.best, cost=cost)))
+    row = next(row for row in table.rows if row[0].text == "Operations priced")
+    assert (row[2].text, row[2].note) == ("0 %", "<wide> words")
+    assert row[1].note == ""
+
+
 def test_limits_are_met_missed_or_not_known(study: Study, without_best: Study) -> None:
     assert study.best is not None
     assert [row[2].text for row in limits(study).rows] == ["met"] * 4

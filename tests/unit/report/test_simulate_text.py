@@ -67,7 +67,7 @@ def test_a_price_that_is_a_bound_says_so() -> None:
         "model": "net",
         "recipe": None,
         "steps": 7.0,
-        "cost": {**cost, "bound": None, "residency": None},
+        "cost": {**cost, "bound": None, "residency": None, "unpriced": None},
         "platform": platform,
     }
     assert "Model: roofline: an upper bound on speed\n" in printed(priced_text(priced))

@@ -17,7 +17,13 @@ from modelflex.core.recipe import read_config
 from modelflex.errors import UserError
 from modelflex.platforms.fpga.chip import Chip
 from modelflex.platforms.fpga.engine import GATES, REFERENCE, Engine, ceil_div, check_size
-from modelflex.platforms.fpga.operators import LUT_WORDS, RAM_WORDS, find_word, memory
+from modelflex.platforms.fpga.operators import (
+    LUT_WORDS,
+    RAM_WORDS,
+    WORDS,
+    find_word,
+    memory,
+)
 from modelflex.platforms.fpga.resources import Resources, dense_resources
 from modelflex.registry import PLATFORMS
 
@@ -169,8 +175,7 @@ class Fpga(Platform):
         - fetch_bytes: of the weight; reset_bytes: read at the start of an inference.
         """
         bits = np.maximum(table["weight_bits"], table["activation_bits"])
-        inputs = np.where(table["map_size"] > 0, table["map_size"], table["k"])
-        unpriced = (bits > self.word.bits) | (inputs > self.input_words)
+        wide, large = self._unpriced(table)
         active = np.ceil(table["k"] * table["active"])
         tiled = ceil_div(table["m"], GATES * self.row_tile) * np.ceil(active / self.column_tile)
         shared = table["macs"] * table["active"] / (GATES * self.row_tile * self.column_tile)
@@ -180,7 +185,7 @@ class Fpga(Platform):
         results = coded + (FUNCTION_OPS - 1) * table["functions"]
         step = table["runs_per_step"] >= 1
         return {
-            "unpriced": 1.0 * unpriced,
+            "unpriced": 1.0 * (wide | large),
             "step_runs": np.where(step, table["runs_per_step"], 0.0),
             "once_runs": np.where(step, 0.0, table["runs_per_step"] * table.steps),
             "compute_s": (cycles + np.ceil(results / self.row_tile)) / self.chip.clock,
@@ -188,6 +193,28 @@ class Fpga(Platform):
             + table["fixed_bytes"],
             "reset_bytes": table["reset_bytes"],
         }
+
+    def _unpriced(self, table: ProductTable) -> tuple[Array, Array]:
+        """Which rows have operands wider than the words, and which more inputs than the chip holds."""
+        inputs = np.where(table["map_size"] > 0, table["map_size"], table["k"])
+        bits = np.maximum(table["weight_bits"], table["activation_bits"])
+        return bits > self.word.bits, inputs > self.input_words
+
+    def _why_unpriced(self, table: ProductTable) -> str | None:
+        wide, large = self._unpriced(table)
+        reasons = []
+        if wide.any():
+            reasons.append(
+                f"{wide.sum()} of {len(wide)} rows have operands wider than the engine's words of "
+                f"{self.word.bits} bits: set word_bits = {max(WORDS)} in the table [platform] of a .toml "
+                f'file (name = "fpga", spec = "{self.config.spec}")'
+            )
+        if large.any():
+            reasons.append(
+                f"{large.sum()} of {len(large)} rows have more than {self.input_words} inputs, all that "
+                "the chip has room for: name a larger chip"
+            )
+        return "; ".join(reasons) or None
 
     def combine(
         self, table: ProductTable, columns: Mapping[str, Array], choices: Array
@@ -237,7 +264,12 @@ class Fpga(Platform):
             n: None if np.isnan(totals[n][0]) else float(totals[n][0]) for n in COST_UNITS
         }
         if figures["latency_s"] is None:
-            return Cost(**figures, resources=self._resources(), residency="streamed")
+            return Cost(
+                **figures,
+                resources=self._resources(),
+                residency="streamed",
+                unpriced=self._why_unpriced(table),
+            )
         worst = table.with_everything_sent()
         worst_s = self.combine(worst, self.price(worst), single_recipe(worst))["latency_per_step_s"]
         step_s, once_s = self._seconds(columns)

@@ -18,6 +18,7 @@ from modelflex.core.spec import SPECS, Spec, SpecField, find_spec, read_spec
 from modelflex.errors import UserError, nearest
 from modelflex.platforms.roofline.memory import LEVELS, Rows, memory_levels
 from modelflex.registry import PLATFORMS
+from modelflex.units import show_quantity
 
 WIDER: Final = {"float16": "float32", "int8": "int16"}
 """Precisions that a chip may lack, and those that take their place."""
@@ -226,7 +227,7 @@ class Roofline(Platform):
         }
         held = totals["weight_bytes"] + totals["state_bytes"]
         if figures["latency_s"] is None:
-            return Cost(**figures)
+            return Cost(**figures, unpriced=self._why_unpriced(float(held[0])))
         level = self.levels[int(self._level(held)[0])]
         worst = table.with_everything_sent()
         worst_s = self.combine(worst, self.price(worst), single_recipe(worst))["latency_per_step_s"]
@@ -241,6 +242,15 @@ class Roofline(Platform):
             energy_breakdown_j=self._energy_parts(figures["latency_per_step_s"]),
             bound="memory" if rows.memory_bound_s > rows.step_s.sum() / 2 else "compute",
             residency=level.name,
+        )
+
+    def _why_unpriced(self, held_bytes: float) -> str | None:
+        room = max(level.capacity for level in self.levels)
+        if held_bytes <= room:
+            return None
+        return (
+            f"weights and state take {show_quantity(held_bytes, 'B')} and there is room for "
+            f"{show_quantity(room, 'B')}: compress further, or name a larger chip or memory level"
         )
 
     def _energy_parts(self, step_s: float) -> dict[str, float]:

@@ -68,6 +68,11 @@ class _Placed(NamedTuple):
     held_bytes: Array
 
 
+_NARROWER: Final = (
+    ": compress the network; one of terms before it is refined, and refine it with bits"
+)
+
+
 @final
 @PLATFORMS.register("systolic")
 class Systolic(Platform):
@@ -258,7 +263,13 @@ class Systolic(Platform):
         resources = {"sram_bytes": float(resident), "area_m2": self.chip.area_m2}
         residency = "streamed" if share == 1 else "fit" if share == 0 else "partial"
         if figures["latency_s"] is None:
-            return Cost(**figures, resources=resources, residency=residency)
+            wide = int(np.sum(columns["unpriced"]))
+            why = (
+                f"{wide} of {table.rows} rows have operands wider than {WIDEST_BITS} bits{_NARROWER}"
+                if wide
+                else None
+            )
+            return Cost(**figures, resources=resources, residency=residency, unpriced=why)
         parts = Breakdown(columns, self.chip, share, spilled, table.steps)
         worst = table.with_everything_sent()
         worst_totals = self.combine(worst, self.price(worst), single_recipe(worst))
