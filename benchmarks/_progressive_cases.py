@@ -17,6 +17,7 @@ from modelflex.core.extension import Cell
 from modelflex.core.fixed import Array
 from modelflex.core.model import Model
 from modelflex.core.program import build_program
+from modelflex.core.refinement import operations as term_operations
 from modelflex.core.refinement_orders import BitPlanes, EntryOrder
 from modelflex.core.weight import float_weight
 from modelflex.execute.interpret import Interpreter
@@ -194,7 +195,7 @@ def terms_within(case: Case, setting: Refinement, share: float) -> dict[str, Ref
     for weight, (matrix, gates) in zip(case.refiner.weights, case.layers.values(), strict=True):
         rows, columns = matrix.shape
         groups = gates if setting.per_gate else 1
-        each = groups * (2 * setting.kept_of(columns) + 1) + 2 * rows
+        each = term_operations(rows, setting.kept_of(columns), groups)
         most = max(1, int(share * 2 * matrix.size / each))
         found[weight] = replace(setting, terms=min(most, setting.count(rows, columns, groups)))
     return found

@@ -177,6 +177,30 @@ def test_other_commands_take_refined_models_as_they_are_or_refuse_them(
     terms = next(iter(all_terms(modelflex.load(out)).values()))
     # A term of one v over 5 inputs and 8 old outputs, and of 32 rows; the head once in 100 steps.
     assert priced["cost"]["macs_per_step"] == pytest.approx(terms * (13 + 32) + 24 / 100)
+    assert priced["terms"] == {"lstm0.w": terms}
+    assert run("simulate", out, "--platform", "counts", "--json") == 0
+    counts = json.loads(capsys.readouterr().out)["cost"]
+    assert counts["macs_per_step"] == priced["cost"]["macs_per_step"]
+
+
+def test_what_a_refined_model_is_is_told_of_all_its_terms(
+    given: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, data = given
+    out = tmp_path / "out"
+    assert run("refine", model, "--data", data, "--out", out, "--json") == 0
+    ladder = json.loads(capsys.readouterr().out)["ladder"]
+    assert run("analyze", out, "--json") == 0
+    lstm, head = json.loads(capsys.readouterr().out)["layers"]
+    (terms,) = lstm["terms"].values()
+    assert lstm["macs_per_step"] == terms * (13 + 32)
+    assert lstm["operations_per_step"] == ladder[-1]["operations"] == terms * (2 * (13 + 32) + 1)
+    # v with its bias, u with the layer's; all float32.
+    assert lstm["parameters"] == terms * (13 + 1 + 32) + 32
+    assert lstm["bytes"] == 4 * lstm["parameters"]
+    assert (head["terms"], head["macs_per_step"], head["operations_per_step"]) == ({}, 24, 48)
+    assert run("analyze", out) == 0
+    assert f"those of all terms ({terms} of lstm0.w)" in capsys.readouterr().out
 
 
 def test_words_that_are_too_narrow_say_what_to_do_about_it(

@@ -6,7 +6,7 @@ y = A·x ≈ base + Σ_{n ≤ N} u_n·(v_nᵀx + c_n), with a v of its own for e
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import TypeVar, final
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from modelflex.core.fixed import Array
 from modelflex.core.input_metric import InputMetric
 from modelflex.errors import UserError
 
+Count = TypeVar("Count", int, Array)
 SCHEMES = ("published", "refit", "whitened")
 ALTERNATIONS = 3
 EXHAUSTED = 1e-14
@@ -68,10 +69,10 @@ class Factors:
         return np.asarray(self.base + np.concatenate(shifts))
 
 
-def operations(rows: int, kept: int, groups: int = 1) -> int:
-    """Multiplications and additions of a term: for each group 2·NZ of the dot product, one for its
-    offset (in the published scheme: its σ) and 2·R/G of the sum, 2R + 2NZ + 1 for each gate as in
-    Kouris et al. (arXiv 1905.00689). The dense product has 2·R·C.
+def operations(rows: int, kept: Count, groups: int = 1) -> Count:
+    """Multiplications and additions of a term of `rows` results: for each group 2·NZ of the dot product,
+    one for its offset (in the published scheme: its σ) and 2·R/G of the sum, 2R + 2NZ + 1 for each gate
+    as in Kouris et al. (arXiv 1905.00689). The dense product has 2·R·C.
     """
     return 2 * rows + groups * (2 * kept + 1)
 

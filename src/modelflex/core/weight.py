@@ -12,6 +12,7 @@ from modelflex.core.fixed import Array
 from modelflex.core.layout import expand
 from modelflex.core.part import FLOAT_BITS, Part, pack_bias
 from modelflex.core.recorder import Value
+from modelflex.core.refinement import operations
 from modelflex.core.tracer import Link, Tracer
 from modelflex.core.windows import Windows, pointwise
 from modelflex.errors import UserError
@@ -264,11 +265,8 @@ class Terms(Weight):
         return bias + np.matmul(u, c[:, :, None]).reshape(-1)
 
     def operations(self, terms: int) -> int:
-        """Multiplications and additions of the first `terms` terms, one of each v's bias among them
-        (in the published scheme: of σ), as in Kouris et al. (arXiv 1905.00689).
-        """
-        kept = self.v.part.codes.shape[1]
-        return terms * (self.groups * (2 * kept + 1) + 2 * self.shape[0])
+        """Multiplications and additions of the first `terms` terms; see `refinement.operations`."""
+        return terms * operations(self.shape[0], self.v.part.codes.shape[1], self.groups)
 
     def lower(
         self, tracer: Tracer, name: str, x: Value, first: int = 0, windows: Windows | None = None

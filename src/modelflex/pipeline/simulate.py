@@ -30,7 +30,7 @@ from modelflex.platforms.systolic.points import Points, one_point
 from modelflex.platforms.systolic.scalesim_config import read_config
 from modelflex.platforms.systolic.topology import read_topology
 from modelflex.platforms.systolic.workload import Gemm, batched
-from modelflex.progressive.climbing import term_weights
+from modelflex.progressive.climbing import all_terms
 from modelflex.registry import PLATFORMS
 from modelflex.report.summary import strict_json
 from modelflex.search.config import platform_options, read_toml
@@ -192,8 +192,8 @@ def price_model(
         raise UserError(f"steps is {steps}", f"a whole number from 1 to {MAX_STEPS}")
     length = float(length if steps is None else steps)
     # What consists of terms is priced with all of them, as it is stored.
-    refined = bool(term_weights(loaded))
-    compressed = loaded.numeric == "integer" or refined
+    refined = all_terms(loaded)
+    compressed = loaded.numeric == "integer" or bool(refined)
     if compressed and recipe is not None:
         raise UserError(
             f"'{loaded.name}' {'consists of terms' if refined else 'is compressed'} already",
@@ -218,6 +218,7 @@ def price_model(
         {
             "model": loaded.name,
             "recipe": None if as_it_is else chosen.to_json(),
+            "terms": refined,
             "steps": length,
             "cost": cost.to_json(),
             **({} if predicted is None else {"predicted": predicted.to_json()}),

@@ -30,6 +30,9 @@ def analysis_text(found: Mapping[str, Any]) -> RenderableType:
         )
     total = f"{found['parameters']:,} parameters, {show_quantity(found['weight_bytes'], 'B')}"
     parts: list[RenderableType] = [Text(f"{found['name']}: {total}", style="bold"), table]
+    counts = {name: n for layer in found["layers"] for name, n in layer["terms"].items()}
+    if counts:
+        parts.append(Text(all_terms_text(counts)))
     for name, rank in found["hidden_rank"].items():
         parts.append(
             Text(
@@ -40,3 +43,9 @@ def analysis_text(found: Mapping[str, Any]) -> RenderableType:
     if not found["hidden_rank"]:
         parts.append(Text("Give --data to see the rank of the hidden states.", style="dim"))
     return Group(*parts)
+
+
+def all_terms_text(counts: Mapping[str, int]) -> str:
+    """Says of which terms figures are; `counts` has weight → all its terms."""
+    each = ", ".join(f"{count} of {name}" for name, count in counts.items())
+    return f"Operations and bytes are those of all terms ({each}); a step with fewer computes and reads less."

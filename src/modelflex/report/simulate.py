@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from modelflex.core.cost import COST_UNITS
+from modelflex.report.model import all_terms_text
 from modelflex.report.sweep_text import show_figure
 from modelflex.units import show_quantity
 
@@ -70,6 +71,8 @@ def priced_text(priced: Mapping[str, Any]) -> RenderableType:
     for name, value in cost["resources"].items() if "predicted" in priced else ():
         totals.add_row(name, _resource(name, value))
     parts += [totals, Text()]
+    if priced["terms"]:
+        parts.append(Text(all_terms_text(priced["terms"])))
     if cost["unpriced"]:
         parts.append(Text(f"Not priced: {cost['unpriced']}"))
     if "predicted" in priced:

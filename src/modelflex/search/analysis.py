@@ -12,33 +12,42 @@ from modelflex.core.fixed import Array
 from modelflex.core.model import Model
 from modelflex.core.program import build_program
 from modelflex.core.stats import Stats
+from modelflex.core.weight import Terms
 
 
 def analyze(model: Model, stats: Stats | None) -> dict[str, Any]:
     """Layers, parameters, operations a step, bytes; the rank of the hidden states if there are data.
+
+    Parameters, operations and bytes are those of the stored form; of weights that are sums of terms those of
+    all terms (`terms` has how many each has).
 
     The rank is the number of principal directions that hold 90 or 99 % of the energy (uncentred
     second moment) of a layer's hidden state over the calibration steps: it predicts how compressible
     the recurrent weights are.
     """
     layers = []
-    products = build_program(model).products
+    program = build_program(model)
     for layer in model.layers:
         weights = {n: model.weights[n] for n in layer.weight_shapes}
-        biases = sum(w.bias.codes.size for w in weights.values() if w.bias is not None)
-        numbers = {n: w.shape[0] * w.shape[1] for n, w in weights.items()}
-        macs = sum(count * products[f"{n}/0"].positions for n, count in numbers.items())
+        products = [p for p in program.products.values() if p.weight in weights]
+        stored = [
+            part for w in weights.values() for p in w.products for part in (p.part, p.own_bias)
+        ]
+        macs = sum(product.geometry.macs * product.positions for product in products)
+        terms = {n: w for n, w in weights.items() if isinstance(w, Terms)}
+        whole = sum(p.geometry.macs * p.positions for p in products if p.weight not in terms)
         layers.append({
             "name": layer.name,
             "kind": layer.kind,
             "inputs": layer.inputs,
             "units": layer.units,
             "runs": "once a sequence" if layer.reads == "last" else "every step",
-            "parameters": sum(numbers.values()) + biases,
+            "parameters": sum(part.codes.size for part in stored if part is not None),
             "macs_per_step": macs,
-            "operations_per_step": 2 * macs,
+            "operations_per_step": 2 * whole + sum(w.operations(w.count) for w in terms.values()),
             "bytes": sum(w.nbytes for w in weights.values()),
             "weights": {n: list(w.shape) for n, w in weights.items()},
+            "terms": {n: w.count for n, w in terms.items()},
         })  # fmt: skip
     return {
         "name": model.name,

@@ -66,8 +66,12 @@ def test_a_price_that_is_a_bound_says_so() -> None:
     priced = {
         "model": "net",
         "recipe": None,
+        "terms": {"lstm0.w": 12},
         "steps": 7.0,
         "cost": {**cost, "bound": None, "residency": None, "unpriced": None},
         "platform": platform,
     }
-    assert "Model: roofline: an upper bound on speed\n" in printed(priced_text(priced))
+    text = printed(priced_text(priced))
+    assert "Model: roofline: an upper bound on speed\n" in text
+    assert "those of all terms (12 of lstm0.w)" in text
+    assert "all terms" not in printed(priced_text({**priced, "terms": {}}))

@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from modelflex.core.fixed import Array
+from modelflex.core.refinement import operations
 from modelflex.errors import UserError
 from modelflex.platforms.fpga.chip import Chip
 from modelflex.platforms.fpga.operators import Word
@@ -133,8 +134,7 @@ class Engine:
         nz, steps = np.asarray(nz), np.asarray(steps)
         update = ceil_div(self.rows, row_tile)
         dot = ceil_div(self.unit_inputs(nz), column_tile)
-        term_ops = GATES * 2 * self.rows + self.vectors * (2 * nz + 1)
-        ops = steps * term_ops + TAIL_OPS * self.rows
+        ops = steps * operations(GATES * self.rows, nz, self.vectors) + TAIL_OPS * self.rows
         first_s, second_s = self._stages(update, dot, nz)
         terms_s = (steps - 1) * np.maximum(first_s, second_s) + first_s + second_s
         terms_s = np.where(steps > 0, terms_s, 0.0)
