@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from modelflex.core.program import build_program
 from modelflex.core.quality import Quality
 from modelflex.core.recipe import Recipe
 from modelflex.core.stats import Stats
+from modelflex.core.storage import weight_tensors
 from modelflex.core.trial import Evaluation
 from modelflex.evaluate import Task, score
 from modelflex.execute.native import execute
@@ -63,12 +65,14 @@ class Problem:
 
 
 def model_digest(model: Model) -> str:
-    """SHA-256 of a model's layers and weights (not of its name and notes)."""
+    """SHA-256 of a model's layers and of its weights as they are stored (not of its name and notes)."""
     sha = hashlib.sha256(f"{model.layers}{model.output}".encode())
     for name, weight in sorted(model.weights.items()):
-        for part in (*weight.parts, *([weight.bias] if weight.bias else [])):
-            sha.update(f"{name}{part.codes.shape}{part.bits}".encode())
-            sha.update(np.ascontiguousarray(part.codes).tobytes())
+        tensors, entry = weight_tensors(name, weight)
+        sha.update(f"{name} {json.dumps(entry, sort_keys=True)}".encode())
+        for key, tensor in sorted(tensors.items()):
+            sha.update(f"{key} {tensor.dtype} {tensor.shape}".encode())
+            sha.update(np.ascontiguousarray(tensor).tobytes())
     return sha.hexdigest()
 
 
