@@ -82,7 +82,7 @@ class Weight(ABC):
         return not self.links
 
     def bias_value(self) -> Array:
-        """The bias in real units, float64 [out]; zeros when there is none."""
+        """b of y = A·x + b, in real units, float64 [out]; zeros when there is none."""
         if self.bias is None:
             return np.zeros(self.shape[0])
         units = 1.0 if self.is_float else self.accumulator_scale()
@@ -248,6 +248,10 @@ class Terms(Weight):
     def dense(self) -> Array:
         return self.prefix(self.count)
 
+    def bias_value(self) -> Array:
+        """b with all terms, b′ + Σ_n u_n·c_n; b′ alone is `u.bias_value()`."""
+        return self.prefix_bias(self.count)
+
     def prefix(self, terms: int) -> Array:
         """What the first `terms` terms mean, float64 [out, in]."""
         rows = self.shape[0] // self.groups
@@ -257,7 +261,7 @@ class Terms(Weight):
 
     def prefix_bias(self, terms: int) -> Array:
         """What the first `terms` terms add to every result, b′ + Σ_n u_n·c_n, float64 [out]."""
-        bias = self.bias_value()
+        bias = self.u.bias_value()
         if self.v.own_bias is None:
             return bias
         u = self.u.dense()[:, :terms].reshape(self.groups, self.shape[0] // self.groups, terms)

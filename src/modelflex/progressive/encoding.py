@@ -44,7 +44,7 @@ def in_integers(weight: Terms, sample: Array, bits: int) -> Terms:
     between = sample @ v.dense().T + v.bias_value()
     scaled = replace(weight.u, part=replace(weight.u.part, codes=u / length))
     inner = inner_link(BETWEEN, between)
-    return Terms(v, _encoded(scaled, form, inner, weight.bias_value()), weight.groups)
+    return Terms(v, _encoded(scaled, form, inner, weight.u.bias_value()), weight.groups)
 
 
 def _encoded(matrix: Matrix, form: Format, link: Link, bias: Array) -> Matrix:

@@ -27,7 +27,7 @@ from modelflex.testing.terms import LAYOUTS, as_integers, make_terms
 def by_loops(weight: Terms, terms: int) -> tuple[Array, Array]:
     """The matrix and the bias of the first terms, one rank-1 piece after another."""
     u, v, c = weight.u.dense(), weight.v.dense(), weight.v.bias_value()
-    matrix, bias = np.zeros(weight.shape), weight.bias_value()
+    matrix, bias = np.zeros(weight.shape), weight.u.bias_value()
     rows = weight.shape[0] // weight.groups
     for n in range(terms):
         for g in range(weight.groups):
@@ -65,6 +65,7 @@ def test_every_prefix_means_the_sum_of_its_pieces(
         np.testing.assert_allclose(weight.prefix(terms), matrix, atol=1e-12)
         np.testing.assert_allclose(weight.prefix_bias(terms), bias, atol=1e-12)
     np.testing.assert_array_equal(weight.dense(), weight.prefix(weight.count))
+    np.testing.assert_allclose(weight.bias_value(), bias, atol=1e-12)
 
 
 @given(sizes)
