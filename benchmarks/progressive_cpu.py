@@ -4,7 +4,7 @@
 
 The network is one LSTM of the driving model's size, 64 units on 8256 features, whose augmented matrix
 [256, 8320] is a sum of dense terms with one v for all gates; its numbers are random unless a model of terms
-is given. Times are of whole steps from Python (the input is read, checked and copied, the state moves on),
+is given. Times are of whole steps from Python (the input is read and checked, the state moves on),
 medians of blocks that take turns in one process. An overrun is the time from the deadline to the return
 of the call; steps during which the system switched this thread out, which it counts, are flagged. The
 garbage collector is off, as it would be in a control loop.

@@ -73,6 +73,10 @@ void mf_avx2_lstm(const mf_gates *g, const int32_t *x, const int32_t *h, const i
                   int32_t *next, int32_t *out);
 void mf_avx2_gru(const mf_gates *g, const int32_t *x, const int32_t *h, const int32_t *old,
                  int32_t *out);
+int mf_avx2_copy_f32(const float *x, size_t n, float *y);
+int mf_avx2_finite_f32(const float *x, size_t n);
+void mf_avx2_refine_halves_f32(const mf_terms *t, const mf_halves *x, const float *bias, float *y,
+                               mf_refine_budget *b);
 void mf_avx2_refine_f32(const mf_terms *t, const float *x, const float *bias, float *y,
                         mf_refine_budget *b);
 void mf_avx2_refine_i32(const mf_stored_terms *t, const int16_t *x, const int32_t *bias,

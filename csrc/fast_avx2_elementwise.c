@@ -343,24 +343,6 @@ static int enter_f32(const float *x, size_t n, int32_t *fx) {
     return _mm256_movemask_ps(_mm256_cmp_ps(none, none, _CMP_UNORD_Q)) == 0;
 }
 
-/* x - x is 0 for finite numbers only. */
-static int copy_f32(const float *x, size_t n, float *y) {
-    __m256 rest = _mm256_setzero_ps();
-    size_t i = 0;
-    for (; i + 8 <= n; i += 8) {
-        const __m256 v = _mm256_loadu_ps(x + i);
-        _mm256_storeu_ps(y + i, v);
-        rest = _mm256_or_ps(rest, _mm256_sub_ps(v, v));
-    }
-    if (i < n) {
-        const __m256i keep = first_lanes(n - i);
-        const __m256 v = _mm256_maskload_ps(x + i, keep);
-        _mm256_maskstore_ps(y + i, keep, v);
-        rest = _mm256_or_ps(rest, _mm256_sub_ps(v, v));
-    }
-    return _mm256_testz_si256(_mm256_castps_si256(rest), _mm256_castps_si256(rest));
-}
-
 const mf_elementwise mf_avx2_elementwise = {
     .quantize = quantize,
     .rescale_i32 = rescale_i32,
@@ -380,8 +362,10 @@ const mf_elementwise mf_avx2_elementwise = {
     .enter_f32 = enter_f32,
     .lstm = mf_avx2_lstm,
     .gru = mf_avx2_gru,
-    .copy_f32 = copy_f32,
+    .copy_f32 = mf_avx2_copy_f32,
+    .finite_f32 = mf_avx2_finite_f32,
     .refine_f32 = mf_avx2_refine_f32,
+    .refine_halves_f32 = mf_avx2_refine_halves_f32,
     .refine_i32 = mf_avx2_refine_i32,
     .unpacks_terms = 1,
 };

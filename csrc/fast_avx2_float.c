@@ -196,4 +196,31 @@ void mf_avx2_sigmoid_f32(const float *x, size_t n, float *out) { map(x, x, n, ou
 
 void mf_avx2_tanh_f32(const float *x, size_t n, float *out) { map(x, x, n, out, eight_tanh); }
 
+/* Whether x is finite, and a copy of it where y is not NULL: x - x is 0 for finite numbers only. */
+MF_INLINE int finite(const float *x, size_t n, float *y) {
+    __m256 rest = _mm256_setzero_ps();
+    size_t i = 0;
+#pragma GCC unroll 4
+    for (; i + 8 <= n; i += 8) {
+        const __m256 v = _mm256_loadu_ps(x + i);
+        if (y) {
+            _mm256_storeu_ps(y + i, v);
+        }
+        rest = _mm256_or_ps(rest, _mm256_sub_ps(v, v));
+    }
+    if (i < n) {
+        const __m256i keep = first_lanes(n - i);
+        const __m256 v = _mm256_maskload_ps(x + i, keep);
+        if (y) {
+            _mm256_maskstore_ps(y + i, keep, v);
+        }
+        rest = _mm256_or_ps(rest, _mm256_sub_ps(v, v));
+    }
+    return _mm256_testz_si256(_mm256_castps_si256(rest), _mm256_castps_si256(rest));
+}
+
+int mf_avx2_copy_f32(const float *x, size_t n, float *y) { return finite(x, n, y); }
+
+int mf_avx2_finite_f32(const float *x, size_t n) { return finite(x, n, NULL); }
+
 #endif

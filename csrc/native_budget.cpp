@@ -30,6 +30,14 @@ double real_of(nb::handle given) {
     return found;
 }
 
+// What Python made.
+nb::object owned(PyObject *made) {
+    if (!made) {
+        nb::raise_python_error(); // of memory, for example
+    }
+    return nb::steal(made);
+}
+
 }  // namespace
 
 Budget::Budget(Plan &plan) : plan_(plan), limits_(plan.refinements.size()), used_(plan.refinements.size()) {}
@@ -95,6 +103,15 @@ void Budget::begin() {
 
 uint32_t Budget::limit_of(nb::handle given, size_t k) const {
     constexpr const char *expected = "a whole number of terms, or a mapping from weights to such numbers";
+    if (PyLong_CheckExact(given.ptr())) { // nearly always
+        int beyond = 0;
+        const long long found = PyLong_AsLongLongAndOverflow(given.ptr(), &beyond);
+        if (beyond < 0 || (!beyond && found < 0)) {
+            refuse("terms", given, "0 or more");
+        }
+        const uint32_t count = refinement(k).count;
+        return beyond || found > count ? count : static_cast<uint32_t>(found);
+    }
     if (PyBool_Check(given.ptr())) {
         refuse("terms", given, expected);
     }
@@ -112,7 +129,7 @@ uint32_t Budget::limit_of(nb::handle given, size_t k) const {
 
 void Budget::allow_terms(nb::handle given) {
     begin();
-    if (!nb::hasattr(given, "keys")) {
+    if (PyLong_CheckExact(given.ptr()) || !nb::hasattr(given, "keys")) {
         for (size_t k = 0; k < size(); k++) {
             limits_[k] = limit_of(given, k);
         }
@@ -249,23 +266,24 @@ void Budget::finish() {
 
 // The error is that of the highest rung of which all terms were used.
 nb::object Budget::answer(const nb::object &y) const {
-    nb::dict terms;
+    const nb::object terms = owned(PyDict_New());
     for (size_t k = 0; k < size(); k++) {
-        terms[names_[k]] = used_[k];
+        const nb::object count = owned(PyLong_FromUnsignedLong(used_[k]));
+        if (PyDict_SetItem(terms.ptr(), names_[k].ptr(), count.ptr())) {
+            nb::raise_python_error();
+        }
     }
     nb::object error = nb::none();
     for (auto rung = ladder_.rbegin(); rung != ladder_.rend(); ++rung) {
         if (std::equal(used_.begin(), used_.end(), rung->terms.begin(), std::greater_equal<uint32_t>())) {
-            error = nb::float_(rung->error);
+            error = owned(PyFloat_FromDouble(rung->error));
             break;
         }
     }
-    const auto operations_used = static_cast<uint64_t>(operations(used_));
+    const nb::object spent = owned(PyLong_FromDouble(operations(used_)));
+    const nb::object fields =
+        owned(PyTuple_Pack(5, y.ptr(), terms.ptr(), spent.ptr(), error.ptr(), late_ ? Py_True : Py_False));
+    const nb::object given = owned(PyTuple_Pack(1, fields.ptr()));
     // As the type's own constructor does, which is written in Python.
-    const nb::tuple given = nb::make_tuple(nb::make_tuple(y, terms, operations_used, error, late_));
-    PyObject *made = PyTuple_Type.tp_new(reinterpret_cast<PyTypeObject *>(answer_.ptr()), given.ptr(), nullptr);
-    if (!made) {
-        nb::raise_python_error();
-    }
-    return nb::steal(made);
+    return owned(PyTuple_Type.tp_new(reinterpret_cast<PyTypeObject *>(answer_.ptr()), given.ptr(), nullptr));
 }

@@ -12,6 +12,13 @@ using Calls = std::vector<LoadedCall>;
 class Missing {
   public:
     Missing(size_t bytes, size_t rows) : missing_(bytes), rows_(rows) {}
+    bool all(const Piece &piece) {
+        bool found = true;
+        each_row(piece, [&](uint8_t *at) {
+            found = found && std::memchr(at, 0, piece.bytes) == nullptr;
+        });
+        return found;
+    }
     // A call that made a piece makes it no more.
     void lose(const Piece &piece) {
         const auto over = [&](const Piece &w) { return !is_apart(piece, w, rows_); };
@@ -274,6 +281,24 @@ size_t count_entering(const Calls &calls, const PlanEnd &plan, const Piece &x) {
     }
     missing.finish_rows();
     return read || missing.any(plan.y) ? 0 : count;
+}
+
+std::vector<LoadedCall *> readers_in_place(const std::vector<LoadedCall *> &calls, const PlanEnd &plan, const Piece &x) {
+    Missing missing(plan.memory_bytes, plan.rows);
+    missing.lose(x);
+    std::vector<LoadedCall *> found;
+    for (LoadedCall *made : calls) {
+        const bool reads = made->call.kernel == MF_REFINE_F32 &&
+                           made->reads[0].place.offset == x.place.offset && missing.all(x);
+        if (reads) {
+            found.push_back(made);
+        }
+        if (!missing.pass(*made, reads)) {
+            return {};
+        }
+    }
+    missing.finish_rows();
+    return missing.any(plan.y) ? std::vector<LoadedCall *>() : found;
 }
 
 std::unique_ptr<Gates> join_gates(std::vector<LoadedCall> &calls, const PlanEnd &plan,

@@ -51,4 +51,8 @@ std::unique_ptr<Gates> join_gates(std::vector<LoadedCall> &calls, const PlanEnd 
 // which need not be stored then.
 size_t count_entering(const std::vector<LoadedCall> &calls, const PlanEnd &plan, const Piece &x);
 
+// The calls of refine_f32 of a plan of one row that read the first elements of x, where none but they do: they may read
+// them where the caller has them.
+std::vector<LoadedCall *> readers_in_place(const std::vector<LoadedCall *> &calls, const PlanEnd &plan, const Piece &x);
+
 #endif

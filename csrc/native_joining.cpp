@@ -1,5 +1,6 @@
 // What a plan's calls become once all are known: steps in one call, inputs that are quantised as they come in.
 #include <algorithm>
+#include <numeric>
 
 #include "native_plan.h"
 
@@ -40,4 +41,34 @@ void Plan::take_entering() {
         auto &from = calls[k].ahead ? first.ahead : first.step;
         from.erase(from.begin());
     }
+}
+
+// Which refinements of a step read x where the caller has it, and how many of its elements.
+void Plan::take_in_place() {
+    const PlanEnd end = {rows, state_bytes, memory_bytes, {}, {y.place, y.size * sizeof(float)}};
+    if (integer || rows > 1 || !weights->kernels->refine_halves_f32) {
+        return;
+    }
+    std::vector<LoadedCall *> calls;
+    size_t width = 8; // of packed.h
+    for (Stage &stage : made_) {
+        for (auto *some : {&stage.ahead, &stage.step}) {
+            for (LoadedCall &made : *some) {
+                calls.push_back(&made);
+                if (made.call.kernel == MF_REFINE_F32) {
+                    const Weights::Product &v = weights->at(made.call.refinement->inner_site);
+                    if (!v.ascending) {
+                        return;
+                    }
+                    width = std::lcm(width, size_t{v.width});
+                }
+            }
+        }
+    }
+    const size_t split = x.size / width * width;
+    const auto readers = readers_in_place(calls, end, {x.place, split * sizeof(float)});
+    for (LoadedCall *reader : readers) {
+        reader->call.in_place = static_cast<uint32_t>(split);
+    }
+    in_place = readers.empty() ? 0 : split;
 }

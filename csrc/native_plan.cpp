@@ -327,6 +327,7 @@ void Plan::finish(nb::handle given_x, nb::handle given_y) {
     prove();
     join_calls();
     take_entering();
+    take_in_place();
     share_time();
     for (Stage &stage : made_) {
         for (const auto *calls : {&stage.ahead, &stage.step}) {
@@ -364,5 +365,6 @@ void bind_plan(nb::module_ &m) {
              "ahead"_a)
         .def("add_slot", &Plan::add_slot, "place"_a, "item_bytes"_a, "init"_a.none())
         .def("finish", &Plan::finish, "x"_a, "y"_a)
-        .def_prop_ro("calls", &Plan::calls);
+        .def_prop_ro("calls", &Plan::calls)
+        .def_ro("in_place", &Plan::in_place);
 }

@@ -58,6 +58,7 @@ class Weights {
         int x_bits = 0;      // of the codes that it is packed for
         size_t entering = 0; // elements of the vector or map that is multiplied
         uint32_t kept = 0, width = 0; // of term inputs
+        bool ascending = true;        // their places in every row
         uint64_t bound = 0;  // of the magnitude of its sums; UINT64_MAX: none is known
         Memory packed, bias, taps, codes, table, multipliers, index;
     };
@@ -108,6 +109,7 @@ class Plan {
     uint32_t rows;
     size_t state_bytes, memory_bytes;
     Operand x = {}, y = {};
+    size_t in_place = 0; // elements of x that only refinements read, which take them from the caller's memory
     uint64_t macs = 0; // of a row
     std::vector<mf_call> entering; // quantise x as it comes in; none: x is stored
     std::vector<mf_stage> stages;
@@ -132,6 +134,7 @@ class Plan {
     uint64_t bound(const LoadedCall &made) const;
     void join_calls();
     void take_entering();
+    void take_in_place();
     void share_time();
 
     struct Stage {

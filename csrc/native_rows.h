@@ -68,6 +68,15 @@ inline bool enter(const Plan &plan, uint8_t *memory, size_t row, const void *x, 
     return finite;
 }
 
+// The same of x in float32, of a plan that reads its first elements where they are: the others are stored.
+inline bool enter_rest(const Plan &plan, uint8_t *memory, const float *x) {
+    const size_t first = plan.in_place;
+    auto *to = reinterpret_cast<float *>(row_of(plan.x.place, memory, 0));
+    std::memcpy(to + first, x + first, (plan.x.size - first) * sizeof(float));
+    const auto fast = plan.weights->kernels->finite_f32;
+    return fast ? fast(x, plan.x.size) : mf_finite_f32(x, plan.x.size);
+}
+
 inline void leave(const Plan &plan, const uint8_t *from, void *y, size_t n, bool wide) {
     auto *narrow_y = static_cast<float *>(y);
     auto *wide_y = static_cast<double *>(y);

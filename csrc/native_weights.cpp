@@ -185,6 +185,7 @@ void Weights::add_term_inputs(const Array<const float> &v, nb::handle index, uin
         require(inputs % made.width == 0, "blocks of terms must divide the inputs");
         for (size_t i = 0; i < array.size(); i++) {
             require(array.data()[i] < inputs / made.width, "a place of a term lies beyond the inputs");
+            made.ascending = made.ascending && (i % made.kept == 0 || array.data()[i - 1] < array.data()[i]);
         }
         made.index = copy_of<uint32_t>(index, array.size(), "places");
     }

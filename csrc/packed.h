@@ -67,6 +67,9 @@ typedef struct {
     /* Those of refine.h; the order of sums of floats is free. */
     void (*refine_f32)(const mf_terms *t, const float *x, const float *bias, float *y,
                        mf_refine_budget *b);
+    /* The same of halves whose split is a multiple of 8 and of the width, of places that ascend in every row; NULL: none. */
+    void (*refine_halves_f32)(const mf_terms *t, const mf_halves *x, const float *bias, float *y,
+                              mf_refine_budget *b);
     void (*refine_i32)(const mf_stored_terms *t, const int16_t *x, const int32_t *bias,
                        int32_t *acc, mf_refine_budget *b);
     int unpacks_terms; /* whether refine_i32 has a fast form of terms in 16 bits */
@@ -74,6 +77,8 @@ typedef struct {
     int (*enter_f32)(const float *x, size_t n, int32_t *fx);
     /* A copy, and whether all x are finite; NULL: none. */
     int (*copy_f32)(const float *x, size_t n, float *y);
+    /* mf_finite_f32 of plan.h; NULL: that. */
+    int (*finite_f32)(const float *x, size_t n);
     mf_lstm_kernel *lstm;
     mf_gru_kernel *gru;
 } mf_elementwise;

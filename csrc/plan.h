@@ -101,6 +101,7 @@ typedef struct {
     mf_piecewise table;
     const mf_gates *gates;
     const mf_refinement *refinement;
+    uint32_t in_place;        /* of refine_f32: how many of its first inputs lie in the run's `x`, if it has one */
 } mf_call;
 
 /* A carried value: `bytes` of `init` (or zeros) at reset. */
@@ -135,6 +136,7 @@ typedef struct {
     mf_counts *counts;
     const mf_trace *trace;
     const mf_budget *budget;
+    const float *x; /* of one row; NULL: all inputs are in memory */
 } mf_run;
 
 size_t mf_product_scratch(const mf_product *p);

@@ -361,7 +361,10 @@ void mf_product_refine(const mf_call *c, const mf_run *run, size_t first, size_t
         mf_refine_budget budget = mf_refine_share(run->budget, r->number, r->count, r->share);
         const void *x = MF_AT(c, run, in, 0, i, const void);
         void *y = MF_AT(c, run, out, 0, i, void);
-        if (c->kernel == MF_REFINE_F32) {
+        if (c->kernel == MF_REFINE_F32 && run->x && c->in_place) {
+            const mf_halves halves = {run->x, (const float *)x, c->in_place};
+            e->refine_halves_f32(&r->terms, &halves, (const float *)bias, (float *)y, &budget);
+        } else if (c->kernel == MF_REFINE_F32) {
             e->refine_f32(&r->terms, (const float *)x, (const float *)bias, (float *)y, &budget);
         } else if (c->kernel == MF_REFINE_I32) {
             e->refine_i32(&r->stored, (const int16_t *)x, (const int32_t *)bias, (int32_t *)y,

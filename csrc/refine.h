@@ -61,6 +61,12 @@ void mf_refine_f32(const mf_terms *t, const float *x, const float *bias, float *
 void mf_refine_within_f32(const mf_terms *t, const float *x, const float *bias, float *y,
                           const mf_budget *b, uint32_t number, uint32_t share);
 
+/* An input in two places: its elements below `split` lie in `head`, the others in `rest`, where both begin with its first. */
+typedef struct {
+    const float *head, *rest;
+    uint32_t split;
+} mf_halves;
+
 /* Says what refinement `number` took. */
 static inline void mf_refine_used(const mf_budget *b, uint32_t number, const mf_refine_budget *own) {
     if (b) {

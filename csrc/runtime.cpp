@@ -237,7 +237,7 @@ class Stream {
         std::memcpy(before_.data(), memory_.data(), plan.state_bytes);
         budget_.measure_reserves([&] {
             enter(plan, memory_.data(), 0, x.data(), false);
-            run_step(budget_.budget());
+            run_step(budget_.budget(), nullptr);
             leave(plan, row_of(plan.y.place, memory_.data(), 0), out.data(), plan.y.size, out.wide());
             (void)budget_.answer(y);
             put_back();
@@ -272,16 +272,18 @@ class Stream {
             return advance(x, out, 0, budget);
         }
         const Plan &plan = *step_;
-        if (!enter(plan, memory_.data(), 0, x.data(), x.wide())) {
+        const auto *in_place = plan.in_place && !x.wide() ? static_cast<const float *>(x.data()) : nullptr;
+        if (in_place ? !enter_rest(plan, memory_.data(), in_place)
+                     : !enter(plan, memory_.data(), 0, x.data(), x.wide())) {
             return false;
         }
-        run_step(budget);
+        run_step(budget, in_place);
         leave(plan, row_of(plan.y.place, memory_.data(), 0), out.data(), plan.y.size, out.wide());
         return true;
     }
 
-    void run_step(const mf_budget *budget) {
-        const mf_run run = {memory_.data(), scratch_.data(), nullptr, nullptr, budget};
+    void run_step(const mf_budget *budget, const float *in_place) {
+        const mf_run run = {memory_.data(), scratch_.data(), nullptr, nullptr, budget, in_place};
         for (const mf_stage &stage : step_->stages) {
             mf_run_stage(&stage, &run, 0, 1);
         }

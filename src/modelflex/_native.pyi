@@ -187,6 +187,9 @@ class Plan:
     @property
     def calls(self) -> int:
         """Calls of a finished plan: fewer than were added where one kernel does the work of several."""
+    @property
+    def in_place(self) -> int:
+        """How many of the first elements of x a finished plan reads where the caller has them, as float32."""
 
 class Stream:
     """The memory of one stream; see `modelflex.execute.native.Runtime`."""

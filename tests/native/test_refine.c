@@ -30,13 +30,37 @@ static void check(int good, const char *what, long a, long b) {
 }
 
 /* --- floats -------------------------------------------------------------------------------------- */
+static int ascend(const void *a, const void *b) { return *(const uint32_t *)a < *(const uint32_t *)b ? -1 : 1; }
+
+static void check_floats(const float *y, const float *wanted, uint32_t rows, const char *what) {
+    for (uint32_t r = 0; r < rows; r++) {
+        check(fabsf(y[r] - wanted[r]) <= 2e-5f * fmaxf(1.0f, fabsf(wanted[r])), what, (long)r, (long)rows);
+    }
+}
+
+/* Neither half holds what the other one has. */
+static void test_halves(const mf_terms *t, const float *x, const float *bias, const float *wanted, uint32_t limit) {
+    static float head[256], rest[256], y[64];
+    const uint32_t step = t->width > 8 || 8 % t->width ? 8 * t->width : 8;
+    const mf_halves halves = {head, rest, step * below(t->inputs / step + 1)};
+    for (uint32_t i = 0; i < t->inputs; i++) {
+        head[i] = i < halves.split ? x[i] : NAN;
+        rest[i] = i < halves.split ? NAN : x[i];
+    }
+    mf_refine_budget b = {limit, 99, NULL, NULL, 0};
+    mf_elementwise_table()->refine_halves_f32(t, &halves, bias, y, &b);
+    check(b.used == limit, "terms of halves", (long)b.used, (long)limit);
+    check_floats(y, wanted, t->rows, "refine_halves_f32");
+}
+
 static void test_floats(void) {
     static float u[MOST], v[MOST], c[64], x[256], bias[64], y[64], wanted[64];
     static uint32_t index[MOST];
-    static const uint32_t widths[] = {1, 8, 2};
-    const uint32_t groups = 1 + below(4), width = widths[below(3)];
+    static const uint32_t widths[] = {1, 8, 2, 3};
+    const uint32_t groups = 1 + below(4), width = widths[below(4)];
     const uint32_t rows = groups * (1 + below(11)), terms = 1 + below(7), blocks = 1 + below(80 / width + 1);
     const int dense = below(3) == 0, biased = below(2) != 0, offset = below(2) != 0;
+    const int ascending = dense || below(2);
     const uint32_t kept = dense ? blocks : 1 + below(blocks);
     const mf_terms t = {rows, blocks * width, terms, groups, kept, width, u, v, dense ? NULL : index, offset ? c : NULL};
     for (uint32_t i = 0; i < rows * terms; i++) {
@@ -49,6 +73,9 @@ static void test_floats(void) {
         c[i] = next_float();
         for (uint32_t k = 0; k < kept; k++) {
             index[i * kept + k] = below(blocks);
+        }
+        if (ascending) {
+            qsort(index + i * kept, kept, sizeof *index, ascend);
         }
     }
     for (uint32_t i = 0; i < t.inputs; i++) {
@@ -77,9 +104,10 @@ static void test_floats(void) {
         mf_refine_budget b = {limit, 99, NULL, NULL, 0};
         (fast ? mf_elementwise_table()->refine_f32 : mf_refine_f32)(&t, x, biased ? bias : NULL, y, &b);
         check(b.used == limit, "terms of floats", (long)b.used, (long)limit);
-        for (uint32_t r = 0; r < rows; r++) {
-            check(fabsf(y[r] - wanted[r]) <= 2e-5f * fmaxf(1.0f, fabsf(wanted[r])), "refine_f32", fast, (long)r);
-        }
+        check_floats(y, wanted, rows, fast ? "the fast refine_f32" : "refine_f32");
+    }
+    if (ascending && mf_elementwise_table()->refine_halves_f32) {
+        test_halves(&t, x, biased ? bias : NULL, wanted, limit);
     }
 }
 
