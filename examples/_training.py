@@ -66,14 +66,15 @@ def write_model(
     layers: list[dict[str, Any]],
     tensors: Tensors,
     meta: dict[str, Any],
+    output: str = "logits",
 ) -> None:
-    """Write model.safetensors and model.json into `folder`."""
+    """Write model.safetensors and model.json into `folder`; `output` says what the outputs are."""
     folder.mkdir(parents=True, exist_ok=True)
     description = {
         "schema": "modelflex.model/1",
         "name": name,
         "layers": layers,
-        "output": "logits",
+        "output": output,
         "meta": meta,
     }
     with replacing(folder / "model.safetensors") as temporary:

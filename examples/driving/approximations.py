@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from recurrent import Recurrent, probabilities
+from recurrent import OUTPUT, Recurrent, probabilities
 from roads import Floats
 from simulator import ACTIONS
 
@@ -108,7 +108,7 @@ def progressive_model(recurrent: Recurrent, made: Decomposed | None) -> Model:
     else:
         w = float_terms(made.factors, recurrent.bias, GATES, made.kept, block=1)
     head = float_weight(recurrent.head, recurrent.head_bias, 1)
-    return check_model(Model("driving_lstm", layers, {"lstm0.w": w, "head.w": head}))
+    return check_model(Model("driving_lstm", layers, {"lstm0.w": w, "head.w": head}, OUTPUT))
 
 
 def row_tiles(recurrent: Recurrent, tiles: int = 16) -> list[Approximation]:

@@ -20,6 +20,7 @@ from network import (
     VELOCITIES,
     DrivingNetwork,
 )
+from recurrent import OUTPUT
 from simulator import ACTIONS, SCALARS
 
 
@@ -86,9 +87,9 @@ def recurrent_layers() -> list[dict[str, Any]]:
 def export(folder: Path, network: DrivingNetwork, meta: dict[str, Any]) -> None:
     """Write folder/network (the whole model) and folder/lstm (LSTM and head, which read features)."""
     tensors = tensors_of(network)
-    write_model(folder / "network", "driving", layers(), tensors, meta)
+    write_model(folder / "network", "driving", layers(), tensors, meta, OUTPUT)
     own = {name: value for name, value in tensors.items() if not name.startswith("conv")}
-    write_model(folder / "lstm", "driving_lstm", recurrent_layers(), own, meta)
+    write_model(folder / "lstm", "driving_lstm", recurrent_layers(), own, meta, OUTPUT)
 
 
 def write_features(folder: Path, part: str, features: torch.Tensor) -> Path:

@@ -15,8 +15,11 @@ from roads import Bytes, Floats
 from simulator import ACTIONS
 
 import modelflex
-from modelflex.core.divergence import log_softmax
+from modelflex.core import divergence
 from modelflex.core.model import Model
+
+OUTPUT = f"logits:{len(ACTIONS)}"
+"""The network's outputs: logits of the actions, then velocities, which come back as inputs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,13 +107,12 @@ def inputs_of(frames: Bytes, scalars: Floats) -> Floats:
 
 def probabilities(outputs: Floats) -> Floats:
     """Of the actions, from outputs [..., actions + velocities]."""
-    return np.exp(log_softmax(outputs[..., : len(ACTIONS)]))
+    return np.exp(divergence.log_softmax(outputs[..., : len(ACTIONS)]))
 
 
 def divergences(exact: Floats, outputs: Floats) -> Floats:
     """KL(exact ‖ outputs) of the actions in nats, one for each step."""
-    p, q = (log_softmax(y[..., : len(ACTIONS)].astype(np.float64)) for y in (exact, outputs))
-    return np.maximum((np.exp(p) * (p - q)).sum(-1), 0.0)
+    return divergence.divergences(OUTPUT, exact, outputs)
 
 
 def load_features(folder: Path, part: str) -> Floats:

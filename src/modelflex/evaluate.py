@@ -13,8 +13,10 @@ import numpy as np
 
 from modelflex.core.data import Sequences
 from modelflex.core.divergence import (
+    VALUES,
     divergence_name,
     divergences,
+    judged,
     log_softmax,
     mean_divergence,
 )
@@ -116,14 +118,20 @@ def _import(path: str) -> Metric:
     return function
 
 
-def metric_value(task: Task, outputs: Array, y: Array, lengths: Array) -> float:
-    """The task's figure for outputs [N or ΣT, K]."""
+def metric_value(task: Task, output: str, outputs: Array, y: Array, lengths: Array) -> float:
+    """The task's figure for outputs [N or ΣT, K]; the user's own function sees all of them, classes are
+    numbers of logits.
+
+    Args:
+        output: what the outputs are; see `check_output`.
+    """
     if task.metric is not None:
         return _own_metric(task.name, task.metric, outputs, y, lengths)
+    scores = outputs[..., : judged(output, outputs.shape[-1])]
     if task.kind in ("classification", "per_step"):
-        return float(np.mean(outputs.argmax(axis=-1) == y))
+        return float(np.mean(scores.argmax(axis=-1) == y))
     if task.kind == "next_symbol":
-        chosen = np.take_along_axis(log_softmax(outputs), y[:, None].astype(np.int64), axis=-1)
+        chosen = np.take_along_axis(log_softmax(scores), y[:, None].astype(np.int64), axis=-1)
         return float(np.exp(-chosen.mean()))
     if task.kind == "regression":
         return float(np.sqrt(np.mean(np.square(outputs - y.reshape(outputs.shape)))))
@@ -165,7 +173,7 @@ def score(
     """ "metric" (where the task has one and labels are there) and "divergence" from `original`.
 
     Args:
-        output: "logits" or "values".
+        output: what the outputs are; see `check_output`.
         outputs: of the network under test, [N or ΣT, K].
         original: of the uncompressed network on the same data; None leaves divergence out.
 
@@ -183,11 +191,11 @@ def score(
             name, "min", mean_divergence(output, rows), interval, data.count
         )
     if task.name and data.y is not None:
-        value = metric_value(task, outputs, data.y, data.lengths)
+        value = metric_value(task, output, outputs, data.y, data.lengths)
         if task.kind == "classification" and task.metric is None:
             interval = wilson(round(value * data.count), data.count)
         else:
-            interval = _jackknife(task, outputs, data, value)
+            interval = _jackknife(task, output, outputs, data, value)
         found["metric"] = Quality(task.name, task.direction, value, interval, data.count)
     return found
 
@@ -211,10 +219,12 @@ def _row_interval(rows: Array, data: Sequences, output: str) -> tuple[float, flo
     spread = float(np.sqrt(np.sum((sums - mean * sizes) ** 2) / (n - 1)))
     half = Z95 * spread / (float(sizes.mean()) * math.sqrt(n))
     low, high = max(0.0, mean - half), mean + half
-    return (low, high) if output == "logits" else (math.sqrt(low), math.sqrt(high))
+    return (math.sqrt(low), math.sqrt(high)) if output == VALUES else (low, high)
 
 
-def _jackknife(task: Task, outputs: Array, data: Sequences, value: float) -> tuple[float, float]:
+def _jackknife(
+    task: Task, output: str, outputs: Array, data: Sequences, value: float
+) -> tuple[float, float]:
     """95 % interval from leaving out groups of sequences in turn; NaN for one sequence."""
     if data.y is None or data.count < 2:
         return math.nan, math.nan
@@ -222,7 +232,8 @@ def _jackknife(task: Task, outputs: Array, data: Sequences, value: float) -> tup
     out_owner, y_owner = _owner(outputs.shape[0], data), _owner(data.y.shape[0], data)
     part = np.arange(data.count) % groups
     values = np.array([
-        metric_value(task, outputs[part[out_owner] != g], data.y[part[y_owner] != g], data.lengths[part != g])
+        metric_value(task, output, outputs[part[out_owner] != g], data.y[part[y_owner] != g],
+                     data.lengths[part != g])
         for g in range(groups)
     ])  # fmt: skip
     half = Z95 * math.sqrt((groups - 1) / groups * float(np.sum((values - values.mean()) ** 2)))

@@ -99,6 +99,7 @@ MODELS: dict[str, tuple[Spoil, str]] = {
     "all zero": (tensors(lambda v: [x.fill(0) for x in v.values()]), "zero"),
     "compressed already": (edit('"model.json"', '"study/best"'), "already compressed"),
     "reads of the configuration": (edit("[data]", 'reads = "first"\n[data]'), "model.reads"),
+    "one logit": (edit("[data]", 'output = "logits:1"\n[data]'), "2 logits or more"),
     "output of the configuration": (edit("[data]", 'output = "text"\n[data]'), "model.output"),
 }
 

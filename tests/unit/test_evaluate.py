@@ -81,13 +81,31 @@ def test_log_softmax_of_large_logits() -> None:
 def test_metrics() -> None:
     outputs = np.array([[2.0, 1.0], [0.0, 1.0], [3.0, 1.0], [0.0, 9.0], [1.0, 2.0]])
     y = np.array([0, 1, 1, 1, 0])
-    assert metric_value(make_task("per_step"), outputs, y, LENGTHS) == 0.6
-    assert metric_value(make_task("classification"), outputs[:2], y[:2], LENGTHS) == 1.0
+    assert metric_value(make_task("per_step"), "logits", outputs, y, LENGTHS) == 0.6
+    assert metric_value(make_task("classification"), "logits", outputs[:2], y[:2], LENGTHS) == 1.0
     chosen = [log_softmax(o[None])[0, t] for o, t in zip(outputs, y, strict=True)]
-    perplexity = metric_value(make_task("next_symbol"), outputs, y, LENGTHS)
+    perplexity = metric_value(make_task("next_symbol"), "logits", outputs, y, LENGTHS)
     assert perplexity == pytest.approx(math.exp(-np.mean(chosen)))
-    rmse = metric_value(make_task("regression"), outputs[:, :1], np.zeros(5), LENGTHS)
+    rmse = metric_value(make_task("regression"), "values", outputs[:, :1], np.zeros(5), LENGTHS)
     assert rmse == pytest.approx(math.sqrt(np.mean(outputs[:, 0] ** 2)))
+
+
+@given(st.integers(2, 5), st.integers(1, 3), st.integers(0, 2**31))
+def test_what_follows_the_logits_is_neither_compared_nor_judged(
+    classes: int, others: int, seed: int
+) -> None:
+    """As if the network had the logits alone, whatever the other outputs are."""
+    rng = np.random.default_rng(seed)
+    output, rows = f"logits:{classes}", int(LENGTHS.sum())
+    original, outputs = rng.normal(size=(2, rows, classes + others))
+    outputs[:, classes:] += 100.0
+    data = Sequences(np.zeros((rows, 1), np.float32), LENGTHS, rng.integers(0, classes, rows))
+    for kind in ("per_step", "next_symbol"):
+        task = make_task(kind)
+        alone = score(task, "logits", outputs[:, :classes], original[:, :classes], data)
+        assert score(task, output, outputs, original, data) == alone
+    whole = make_task("per_step", lambda y_hat, y, lengths: float(y_hat.shape[1]))
+    assert score(whole, output, outputs, None, data)["metric"].value == classes + others
 
 
 def test_scores_hold_metric_and_divergence() -> None:
@@ -158,12 +176,12 @@ def test_own_quality_functions() -> None:
     assert (task.name, task.direction) == ("own_quality", "min")
     assert task.reusable
     assert task.source == make_task("regression", own_quality, "min").source
-    assert metric_value(task, np.ones((2, 1)), np.ones(2), LENGTHS) == 9.0
+    assert metric_value(task, "values", np.ones((2, 1)), np.ones(2), LENGTHS) == 9.0
     named = make_task("regression", "math:hypot")
     assert (named.metric, named.name) == (math.hypot, "hypot")
     broken = make_task("regression", lambda *_: float("nan"))
     with pytest.raises(UserError, match="returned nan"):
-        metric_value(broken, np.ones((2, 1)), np.ones(2), LENGTHS)
+        metric_value(broken, "values", np.ones((2, 1)), np.ones(2), LENGTHS)
 
 
 def scaled(k: float) -> Metric:
@@ -230,4 +248,4 @@ def test_outputs_that_are_not_finite_are_refused() -> None:
     with pytest.raises(UserError, match="not finite"):
         score(make_task("none"), "logits", np.array([[np.nan], [0.0]]), None, data)
     with pytest.raises(UserError, match="no metric"):
-        metric_value(make_task("none"), np.ones((2, 1)), np.ones(2), LENGTHS)
+        metric_value(make_task("none"), "values", np.ones((2, 1)), np.ones(2), LENGTHS)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from modelflex.core.divergence import check_output, judged
 from modelflex.core.extension import Cell, FeedForward, Nonlinearity, Sizes
 from modelflex.core.recipe import method_to_json
 from modelflex.core.weight import Weight
@@ -26,7 +27,6 @@ MAX_PAST = 1 << 22
 MAX_PAST_STEPS = 1 << 12
 """Earlier steps that a layer may keep: its program splits what it reads into steps."""
 READS = ("every", "last")
-OUTPUTS = ("logits", "values")
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,8 @@ class Model:
     """A network: layers in order, and the weight of every affine map by its full name.
 
     Attributes:
-        output: "logits" (divergence is KL of the softmax) or "values" (divergence is relative error).
+        output: "logits" (divergence is KL of the softmax), "logits:K" (only the first K outputs are) or
+            "values" (divergence is relative error).
         meta: free-form notes (JSON values); never read by computations.
     """
 
@@ -190,8 +191,11 @@ def check_model(model: Model) -> Model:
         raise UserError(
             f"model '{model.name}' has {len(model.layers)} layers", f"at most {MAX_LAYERS}"
         )
-    if model.output not in OUTPUTS:
-        raise UserError(f"model output is '{model.output}'", f"one of {', '.join(OUTPUTS)}")
+    check_output(model.output)
+    if judged(model.output, model.outputs) > model.outputs:
+        raise UserError(
+            f"model output is '{model.output}'", f"at most {model.outputs} logits, its outputs"
+        )
     names = [layer.name for layer in model.layers]
     if len(set(names)) != len(names):
         raise UserError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from modelflex.core.data import Sequences
-from modelflex.core.divergence import log_softmax
+from modelflex.core.divergence import VALUES, judged, log_softmax
 from modelflex.core.fixed import Array
 from modelflex.core.graph import Graph, Op
 from modelflex.core.packing import Packing, make_packing
@@ -38,7 +38,7 @@ def importances(
 ) -> Mapping[str, Array]:
     """The diagonal of the Fisher information in every product's results: site → float64 [out].
 
-    For "logits" it is the mean over outputs of the squared gradient of log p(label), with a label
+    For logits it is the mean over outputs of the squared gradient of log p(label), with a label
     drawn from the network's own softmax at each output; for "values" that of vᵀy with v normal and
     scaled so that the divergence is the squared relative error. Gradients are summed over the time
     steps of a sequence, so that ½·Σ_r importance_r·E[δ_r²] is the mean divergence that small errors
@@ -90,7 +90,11 @@ def _sample_gradients(
     def start(outputs: Array) -> Array:
         nonlocal rows
         rows = outputs.shape[0]
-        return _drawn(rng, outputs) if output == "logits" else _scaled_noise(rng, outputs)
+        if output == VALUES:
+            return _scaled_noise(rng, outputs)
+        count, seed = judged(output, outputs.shape[1]), np.zeros(outputs.shape)
+        seed[:, :count] = _drawn(rng, outputs[:, :count])
+        return seed
 
     backpropagate(program, sequences, start, visit)
     return rows

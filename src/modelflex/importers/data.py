@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from modelflex.core.data import Sequences, checked_lengths
+from modelflex.core.divergence import VALUES, judged
 from modelflex.core.fixed import Array
 from modelflex.core.model import Model
 from modelflex.core.program import check_symbols_read
@@ -81,7 +82,7 @@ def check_task(sequences: Sequences, model: Model, task: str, where: str = "data
     Args:
         task: "classification" (y int [N]), "per_step" or "next_symbol" (y int [ΣT]), "regression"
             (y [N, K], or [ΣT, K] for a model with an output at every step; [N] where K is 1), or
-            "none" (y is dropped). Classes are 0 … K−1 for the model's K outputs.
+            "none" (y is dropped). Classes are 0 … K−1 for the model's K outputs that are logits.
 
     Raises:
         UserError: features, targets, task and model do not fit each other.
@@ -101,15 +102,16 @@ def check_task(sequences: Sequences, model: Model, task: str, where: str = "data
             "an output a sequence" if model.per_step else "an output at every step",
             "change the task, or which steps the head reads",
         )
-    if task == "regression" and model.output != "values":
-        raise UserError("a regression model whose output is 'logits'", "output = 'values'")
+    if task == "regression" and model.output != VALUES:
+        raise UserError(f"a regression model whose output is '{model.output}'", "output = 'values'")
     if sequences.y is None:
         raise UserError(
             f"{where} has no targets y", f"y for the task '{task}'", "or use the task 'none'"
         )
     rows = sequences.steps if model.per_step else sequences.count
     targets = _values if task == "regression" else _classes
-    return replace(sequences, y=targets(sequences.y, rows, model.outputs, where))
+    outputs = judged(model.output, model.outputs)
+    return replace(sequences, y=targets(sequences.y, rows, outputs, where))
 
 
 def _values(y: Array, rows: int, outputs: int, where: str) -> Array:
@@ -136,7 +138,7 @@ def _classes(y: Array, rows: int, outputs: int, where: str) -> Array:
     if y.min() < 0 or y.max() >= outputs:
         raise UserError(
             f"{where}: y holds classes {y.min()} … {y.max()}",
-            f"0 … {outputs - 1} for the model's {outputs} outputs",
+            f"0 … {outputs - 1} for the model's {outputs} logits",
         )
     return y.astype(np.int64)
 

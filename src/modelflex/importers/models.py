@@ -36,7 +36,7 @@ def load_model(
         head: a torch.nn.Linear that follows a live module.
         reads: "last" or "every": the steps that the head reads ("last" unless there is no head); a
             model.json says so itself.
-        output: "logits" or "values"; a model.json says so itself.
+        output: "logits", "logits:K" or "values" (see `Model`); a model.json says so itself.
         name: of the model; by default that in model.json, or the file's or the module's.
 
     Raises:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from modelflex.core.data import Sequences
-from modelflex.core.divergence import divergence_name, divergences, mean_divergence
+from modelflex.core.divergence import VALUES, divergence_name, divergences, mean_divergence
 from modelflex.core.fixed import Array
 from modelflex.core.ladder import Ladder, Rung
 from modelflex.core.model import Model
@@ -99,10 +99,12 @@ class _Judge:
     def _judged(self, terms: Mapping[str, int]) -> Rung:
         outputs = self.interpreter.run(self.pilot, terms=terms).outputs
         rows = divergences(self.model.output, self.original, outputs)
-        shown = rows if self.model.output == "logits" else np.sqrt(rows)
+        shown = np.sqrt(rows) if self.model.output == VALUES else rows
         metric = None
         if self.task is not None and self.task.name and self.pilot.y is not None:
-            metric = metric_value(self.task, outputs, self.pilot.y, self.pilot.lengths)
+            metric = metric_value(
+                self.task, self.model.output, outputs, self.pilot.y, self.pilot.lengths
+            )
         return Rung(
             dict(terms),
             operations(self.model, terms),

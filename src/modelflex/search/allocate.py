@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from modelflex.core.divergence import VALUES
 from modelflex.core.extension import Nonlinearity, Removal
 from modelflex.core.fixed import Array
 from modelflex.core.recipe import Choice, Recipe
@@ -195,7 +196,7 @@ class _Allocator:
     ) -> None:
         self.problem, self.options, self.budget = problem, options, budget
         self.evaluate, self.tell = evaluate, tell
-        self.squared = problem.model.output == "values"
+        self.squared = problem.model.output == VALUES
         self.trace: list[Measured] = []
         self.done: dict[Selection, tuple[Measured, Evaluation]] = {}
         self.drift = 0.0

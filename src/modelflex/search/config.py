@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, with_config
 
 from modelflex.core.data import Draw
+from modelflex.core.divergence import check_output
 from modelflex.core.files import read_text
 from modelflex.core.recipe import read_config
 from modelflex.errors import UserError, nearest
@@ -33,7 +34,10 @@ class ModelConfig:
 
     path: str
     reads: Literal["last", "every"] | None = None
-    output: Literal["logits", "values"] = "logits"
+    output: str = "logits"
+
+    def __post_init__(self) -> None:
+        check_output(self.output, "model.output")
 
 
 @with_config(ConfigDict(extra="forbid"))

@@ -114,6 +114,27 @@ def test_labels_are_drawn_from_the_networks_own_softmax() -> None:
     np.testing.assert_array_equal(found, again)
 
 
+def test_outputs_that_are_no_logits_have_no_importance_of_their_own() -> None:
+    """The same as of the network without them."""
+    model, _, rng = network(("gru",), "every")
+    data = random_sequences(rng, (50,) * 5, 3)
+    found = importances(build_program(model), data, "logits:2", 0)
+    head = model.weights["head.w"]
+    alone = replace(
+        model,
+        layers=(model.layers[0], replace(model.layers[1], units=2)),
+        weights={
+            **model.weights,
+            "head.w": float_weight(head.dense()[:2], head.bias_value()[:2], 1),
+        },
+    )
+    wanted = importances(build_program(alone), data, "logits", 0)
+    np.testing.assert_array_equal(found["head.w/0"][2:], 0.0)
+    np.testing.assert_allclose(found["head.w/0"][:2], wanted.pop("head.w/0"), rtol=1e-5)
+    for site, values in wanted.items():
+        np.testing.assert_allclose(found[site], values, rtol=1e-4)
+
+
 def test_importance_of_values_is_that_of_the_relative_error() -> None:
     model, _, rng = network(("gru",), "every")
     data = random_sequences(rng, (2000,) * 5, 3)

@@ -164,10 +164,11 @@ def test_a_float_model_survives_too(tmp_path: Path) -> None:
         for layer in network(["gru"])
         for name, shape in layer.weight_shapes.items()
     }
-    model = check_model(Model("floats", network(["gru"]), weights))
+    model = check_model(Model("floats", network(["gru"]), weights, "logits:3"))
     save_artefact(model, tmp_path / "best", recipe=None, provenance={})
     again = load_model(tmp_path / "best")
     assert again.weight_bytes == model.weight_bytes
+    assert again.output == "logits:3"
     assert np.array_equal(outputs(again), outputs(model))
 
 

@@ -200,6 +200,13 @@ def test_without_a_task_targets_are_dropped() -> None:
         (Y.astype(float), model(False), "classification", "of type float64"),
         (Y + 1, model(False), "classification", "classes 1 … 3; expected 0 … 2"),
         (Y - 1, model(False), "classification", "classes -1 … 1"),
+        (
+            Y,
+            model(False, 4, "logits:2"),
+            "classification",
+            "expected 0 … 1 for the model's 2 logits",
+        ),
+        (np.ones(3), model(False, 4, "logits:2"), "regression", "output is 'logits:2'"),
         (np.ones(3), model(False, 1), "regression", "output = 'values'"),
         (np.ones(3), model(False, 2, "values"), "regression", r"expected \(3, 2\)"),
         (np.ones((3, 2)), model(True, 2, "values"), "regression", r"expected \(6, 2\)"),
