@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from modelflex.core.divergence import check_output, judged
@@ -168,7 +169,7 @@ class Model:
         """Whether there is an output at every step (many-to-many) or one a sequence."""
         return all(layer.reads == "every" for layer in self.layers)
 
-    @property
+    @cached_property  # layers ask for it one by one
     def numeric(self) -> str:
         """ "float" while every weight is uncompressed, "integer" otherwise."""
         return "float" if all(w.is_float for w in self.weights.values()) else "integer"
