@@ -99,6 +99,10 @@ bool Reals::read_numpy(PyObject *object, bool writable) {
 }
 
 void Reals::read_buffer(PyObject *object, const char *name, bool writable) {
+    if (PyObject_HasAttrString(object, "mask") == 1) {  // numpy.ma: its buffer has what the mask hides
+        throw std::invalid_argument(std::string(name) +
+                                    " is a masked array; expected an array without a mask");
+    }
     const int flags = PyBUF_FORMAT | PyBUF_C_CONTIGUOUS | (writable ? PyBUF_WRITABLE : 0);
     if (PyObject_GetBuffer(object, &view_, flags)) {
         PyErr_Clear();

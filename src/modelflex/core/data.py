@@ -69,6 +69,7 @@ class Sequences:
     def __post_init__(self) -> None:
         if not isinstance(self.x, np.ndarray) or not self.x.ndim:
             raise UserError(f"x of the sequences is {_told(self.x)}", "an array [ΣT, F]")
+        check_unmasked(self.x, "x of the sequences")
         lengths = checked_lengths(self.lengths, self.x.shape[0], "the sequences")
         object.__setattr__(self, "lengths", lengths)
 
@@ -152,6 +153,20 @@ def checked_lengths(lengths: Any, rows: int, where: str) -> Array:
     return lengths
 
 
+def check_unmasked(given: Any, where: str) -> None:
+    """Refuse arrays of numpy.ma: what their mask hides would be computed with.
+
+    Raises:
+        UserError: it is one.
+    """
+    if isinstance(given, np.ma.MaskedArray):
+        raise UserError(
+            f"{where} is a masked array",
+            "an array without a mask",
+            "fill it (x.filled), or leave masked steps out",
+        )
+
+
 def as_sequences(given: Any) -> Sequences:
     """Sequences from an array [N, T, F] or an iterable of arrays [T, F], in the type that they have.
 
@@ -166,12 +181,14 @@ def as_sequences(given: Any) -> Sequences:
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
         raise UserError(f"the data are {_told(given)}", expected)
     try:
+        given = list(given)
         parts = [np.asarray(part) for part in given]
     except (ValueError, TypeError, RuntimeError) as error:  # rows of unequal length; a 0-d array
         raise UserError(f"the data are no arrays ({str(error)[:100]})", expected) from None
     if not parts:
         raise UserError("the data are empty", "at least one sequence")
     for number, part in enumerate(parts):
+        check_unmasked(given[number], f"sequence {number} of the data")
         if part.ndim != 2 or part.shape[1] != parts[0].shape[-1] or not part.size:
             wanted = parts[0].shape[1] if parts[0].ndim == 2 else "F"
             raise UserError(

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, SupportsIndex
 
 import numpy as np
 
-from modelflex.core.data import Sequences, as_sequences
+from modelflex.core.data import Sequences, as_sequences, check_unmasked
 from modelflex.core.fixed import Array
 from modelflex.core.ladder import Ladder
 from modelflex.core.plan import View
@@ -46,8 +46,8 @@ class Runtime:
             where the network has one result a sequence. It goes on from the carried state, as `step`
             does, and equals T calls of it.
 
-    Both raise ValueError for arrays of another shape, type, byte order or layout and for inputs or
-    results that are not finite (results of integer programs always are: they saturate), and RuntimeError
+    Both raise ValueError for arrays of another shape, type, byte order or layout, with a mask, and for inputs
+    or results that are not finite (results of integer programs always are: they saturate), and RuntimeError
     where another thread is running the stream; the state is as before, `out` may have been written to. For
     this, `run` copies the state first, and streams of floats also for each step, and check every result.
 
@@ -149,6 +149,7 @@ class Runtime:
             slots = {slot.name: slot for slot in stage.state}
             _same_names(f"values of '{name}'", slots, given[name])
             for slot_name, slot in slots.items():
+                check_unmasked(given[name][slot_name], f"the state's '{slot_name}' of '{name}'")
                 place, value = self._slot(memory, slot.view), np.asarray(given[name][slot_name])
                 if value.shape != place.shape or value.dtype != place.dtype:
                     raise UserError(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from modelflex.core.data import Sequences, checked_lengths
+from modelflex.core.data import Sequences, check_unmasked, checked_lengths
 from modelflex.core.divergence import VALUES, judged
 from modelflex.core.fixed import Array
 from modelflex.core.model import Model
@@ -186,6 +186,7 @@ def _checked(x: Array, lengths: Array, y: Any, where: str) -> Sequences:
 
 
 def _array(values: Any, where: str) -> Array:
+    check_unmasked(values, where)
     try:
         array = np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:

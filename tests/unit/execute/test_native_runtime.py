@@ -59,6 +59,7 @@ BAD_INPUTS: dict[str, Any] = {
     "backwards": np.zeros(8, np.float32)[::-1],
     "NaN": np.array([0, 0, np.nan, 0, 0, 0, 0, 0], np.float32),
     "infinity": np.array([0, 0, 0, 0, 0, 0, 0, -np.inf]),
+    "a mask": np.ma.array(np.zeros(8, np.float32), mask=[0, 0, 0, 1, 0, 0, 0, 0]),
     "a list": [0.0] * 8,
     "a text": "12345678",
     "bytes": bytes(32),
@@ -79,6 +80,28 @@ def test_bad_input_raises_and_changes_nothing(runtime: Runtime, name: str) -> No
     for stage, slots in before.items():
         for slot, value in slots.items():
             np.testing.assert_array_equal(value, after[stage][slot])
+
+
+def test_masked_arrays_are_refused_by_that_name(runtime: Runtime) -> None:
+    """Not as an array of another kind: their buffer would do, with what the mask hides."""
+    hidden = np.ma.array(np.zeros((3, 8)), mask=np.eye(3, 8))
+    for call in (
+        lambda: runtime.step(hidden[0]),
+        lambda: runtime.run(hidden),
+        lambda: runtime.step(np.zeros(8), np.ma.array(np.zeros(runtime.outputs))),
+    ):
+        with pytest.raises(ValueError, match="is a masked array; expected an array without a mask"):
+            call()
+    for data in ([hidden], hidden[None]):
+        with pytest.raises(UserError, match="sequence 0 of the data is a masked array"):
+            runtime.run_batch(data)
+    with pytest.raises(UserError, match="masked array"):
+        Sequences(hidden, np.array([3]))
+    state = runtime.state
+    slot = next(iter(next(iter(state.values()))))
+    stage = next(iter(state))
+    with pytest.raises(UserError, match="masked array"):
+        runtime.state = {**state, stage: {**state[stage], slot: np.ma.array(state[stage][slot])}}
 
 
 def test_bad_results_raise(runtime: Runtime) -> None:
