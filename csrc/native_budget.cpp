@@ -11,10 +11,21 @@ namespace nb = nanobind;
 namespace {
 
 constexpr double kTicks = 1e9; // of a second
+constexpr const char *kTermsExpected = "a whole number of terms, or a mapping from weights to such numbers";
+
+// What Python made.
+nb::object owned(PyObject *made) {
+    if (!made) {
+        nb::raise_python_error(); // of memory, for example
+    }
+    return nb::steal(made);
+}
 
 [[noreturn]] void refuse(const char *name, nb::handle given, const char *expected) {
-    std::string text = nb::str(given).c_str();
-    throw std::invalid_argument(std::string(name) + " is " + text.substr(0, 60) + "; expected " + expected);
+    const nb::object shown = owned(PyObject_ASCII(given.ptr()));
+    std::string text = std::string(nb::borrow<nb::str>(shown).c_str()).substr(0, 60);
+    std::replace(text.begin(), text.end(), '\n', ' ');
+    throw std::invalid_argument(std::string(name) + " is " + text + "; expected " + expected);
 }
 
 // A real number; NaN for what is none.
@@ -28,14 +39,6 @@ double real_of(nb::handle given) {
         return NAN;
     }
     return found;
-}
-
-// What Python made.
-nb::object owned(PyObject *made) {
-    if (!made) {
-        nb::raise_python_error(); // of memory, for example
-    }
-    return nb::steal(made);
 }
 
 }  // namespace
@@ -102,7 +105,6 @@ void Budget::begin() {
 }
 
 uint32_t Budget::limit_of(nb::handle given, size_t k) const {
-    constexpr const char *expected = "a whole number of terms, or a mapping from weights to such numbers";
     if (PyLong_CheckExact(given.ptr())) { // nearly always
         int beyond = 0;
         const long long found = PyLong_AsLongLongAndOverflow(given.ptr(), &beyond);
@@ -113,12 +115,12 @@ uint32_t Budget::limit_of(nb::handle given, size_t k) const {
         return beyond || found > count ? count : static_cast<uint32_t>(found);
     }
     if (PyBool_Check(given.ptr())) {
-        refuse("terms", given, expected);
+        refuse("terms", given, kTermsExpected);
     }
     const nb::object whole = nb::steal(PyNumber_Index(given.ptr()));
     if (!whole) {
         PyErr_Clear();
-        refuse("terms", given, expected);
+        refuse("terms", given, kTermsExpected);
     }
     const Py_ssize_t found = PyNumber_AsSsize_t(whole.ptr(), nullptr); // what is beyond is limited
     if (found < 0) {
@@ -142,7 +144,12 @@ void Budget::allow_terms(nb::handle given) {
             found++;
         }
     }
-    if (found != nb::len(given)) {
+    const Py_ssize_t count = PyObject_Length(given.ptr());
+    if (count < 0) {
+        PyErr_Clear();
+        refuse("terms", given, kTermsExpected);
+    }
+    if (found != static_cast<size_t>(count)) {
         refuse("terms", given, "weights that have terms");
     }
 }
@@ -232,8 +239,10 @@ uint64_t Budget::ask_python(void *self) {
     }
     try {
         const nb::object found = own.clock_();
-        uint64_t ticks;
-        if (PyBool_Check(found.ptr()) || !nb::try_cast(found, ticks, false)) {
+        const nb::object whole = nb::steal(PyBool_Check(found.ptr()) ? nullptr : PyNumber_Index(found.ptr()));
+        const uint64_t ticks = whole ? PyLong_AsUnsignedLongLong(whole.ptr()) : 0;
+        if (!whole || PyErr_Occurred()) {
+            PyErr_Clear();
             refuse("the clock's time", found, "a whole number of nanoseconds, 0 or more");
         }
         return ticks;

@@ -3,11 +3,11 @@
 #include <nanobind/stl/string.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
 #include <cstring>
 
 #include "native_budget.h"
+#include "native_busy.h"
 #include "native_plan.h"
 #include "native_reals.h"
 #include "native_rows.h"
@@ -151,22 +151,6 @@ class Stream {
         require(plan && plan->finished, "plans must be finished");
         return plan;
     }
-
-    // One caller at a time: another thread would mix two sequences.
-    class Busy {
-      public:
-        explicit Busy(std::atomic_flag &flag) : flag_(flag) {
-            if (flag_.test_and_set(std::memory_order_acquire)) {
-                throw std::runtime_error(
-                    "this stream is running in another thread; expected one stream for each "
-                    "thread: stream() makes another with the same weights");
-            }
-        }
-        ~Busy() { flag_.clear(std::memory_order_release); }
-
-      private:
-        std::atomic_flag &flag_;
-    };
 
     [[noreturn]] static void wrong_shape(const char *name, const Reals &found,
                                          const std::string &expected) {
@@ -324,7 +308,7 @@ class Stream {
     Budget budget_;
     Memory memory_, scratch_, before_; // before_: the state before a call
     bool wide_ = false; // memory_ has room for chunks
-    std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
+    Busy::State busy_;
 };
 
 // --- steps without nanobind's call -----------------------------------------------------------------

@@ -113,6 +113,15 @@ def test_the_runtime_spends_budgets_by_the_ladder(
     assert first.terms == all_terms(
         modelflex.load(out)
     )  # measuring the reserve takes none of its time
+    (out / LADDER_JSON).unlink()
+    assert modelflex.compile(out).ladder is None
+    (out / LADDER_JSON).symlink_to(out / "lost.json")
+    with pytest.raises(UserError, match=r"ladder\.json' can't be read"):
+        modelflex.compile(out)
+    (out / LADDER_JSON).unlink()
+    (out / LADDER_JSON).mkdir()
+    with pytest.raises(UserError, match=r"ladder\.json' can't be read"):
+        modelflex.compile(out)
 
 
 @pytest.mark.parametrize(

@@ -38,18 +38,30 @@ class Runtime:
     and may run in threads of their own; one stream runs in one thread at a time.
 
     Attributes:
-        step: (x, out=None) → y: one time step. x [inputs] is a C-contiguous float32 or float64 array,
-            the result [outputs] has its type (float64 holds the integers' results exactly). With
-            `out`, nothing is allocated. Where the network reads only the last step somewhere, the
-            result is what it gives if the sequence ends here.
+        step: (x, out=None, *, terms=None, budget=None, deadline_s=None) → y, or within a limit `Answer`:
+            one time step. x [inputs] is a C-contiguous float32 or float64 array, the result [outputs]
+            has its type (float64 holds the integers' results exactly). With `out`, the result is
+            written there. Where the network reads only the last step somewhere, the result is what it
+            gives if the sequence ends here. At most one limit, of a network some of whose weights are
+            sums of terms (docs/progressive.md):
+            terms: how many of the first terms of every weight are computed; or weight → how many, all
+                of a weight that is not named. What is beyond all terms is all of them.
+            budget: multiplications and additions of terms, 0 or more: the highest rung of `ladder`
+                that costs no more; without a ladder the same share of all weights.
+            deadline_s: seconds from the call, by `clock`. Terms begin while the time that is left holds
+                what follows them; one at most ends too late. 0 or less: no term, and `late`. The first
+                deadline begins to count after some milliseconds in which is measured what follows.
         run: (x, out=None) → y: the time steps x [T, inputs] as one call; [T, outputs], or [outputs]
             where the network has one result a sequence. It goes on from the carried state, as `step`
             does, and equals T calls of it.
 
-    Both raise ValueError for arrays of another shape, type, byte order or layout, with a mask, and for inputs
-    or results that are not finite (results of integer programs always are: they saturate), and RuntimeError
-    where another thread is running the stream; the state is as before, `out` may have been written to. For
-    this, `run` copies the state first, and streams of floats also for each step, and check every result.
+    Both raise ValueError for arrays of another shape, type, byte order or layout, with a mask, for
+    inputs or results that are not finite (results of integer programs always are: they saturate), for
+    limits that are none (no number, NaN, negative, several, of a network without terms) and times of a
+    clock that are none; what a clock raises goes through; and RuntimeError where another thread, or the
+    stream's own clock, uses the stream meanwhile. The state is as before then, `out` may have been written
+    to. For this, `run` copies the state first, and streams of floats also for each step, and check every
+    result.
 
     `run` releases the interpreter's lock. `step` does so from 65,536 multiplications on: in smaller steps,
     which take microseconds, handing the lock over costs more than threads gain. Threads that make small
@@ -100,10 +112,14 @@ class Runtime:
         if ladder is not None and not isinstance(ladder, Ladder):
             raise UserError(f"the ladder is a {type(ladder).__name__}", "a Ladder, or None")
         rungs = () if ladder is None else ladder.rungs
-        for rung in rungs:
-            _same_names("weights with terms", dict.fromkeys(weights), rung.terms)
-            check_terms(self._shared.program, rung.terms)
-        self._stream.set_ladder([([r.terms[w] for w in weights], r.divergence) for r in rungs])
+        if rungs and set(rungs[0].terms) != set(weights):
+            found = ", ".join(map(str, rungs[0].terms)) or "none"
+            raise UserError(
+                f"the ladder's weights with terms are {found}", ", ".join(weights) or "none"
+            )
+        self._stream.set_ladder(
+            [([int(r.terms[w]) for w in weights], float(r.divergence)) for r in rungs]
+        )
         self._ladder = ladder
 
     @property

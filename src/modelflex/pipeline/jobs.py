@@ -283,7 +283,7 @@ def compile_model(model: Any) -> Runtime:
         path = Path(model)
         ladder = (path if path.is_dir() else path.parent) / LADDER_JSON
         terms = all_terms(loaded)
-        if terms and ladder.is_file():
+        if terms and os.path.lexists(ladder):  # what is no file is refused
             runtime.ladder = read_ladder(ladder, terms)
     return runtime
 

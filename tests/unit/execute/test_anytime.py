@@ -19,7 +19,7 @@ from modelflex.core.ladder import Ladder, Rung
 from modelflex.core.layout import index_bits
 from modelflex.core.model import Layer, Model
 from modelflex.core.program import Program, build_program
-from modelflex.core.weight import Terms, float_weight
+from modelflex.core.weight import Terms
 from modelflex.errors import UserError
 from modelflex.execute.interpret import Interpreter
 from modelflex.execute.kernels import HAVE_NATIVE
@@ -152,12 +152,9 @@ def test_batches_refuse_terms_that_are_no_counts_of_weights(terms: Any) -> None:
             run(data, terms=terms)
 
 
-@pytest.mark.parametrize(
-    "ladder", [5, Ladder("kl", 1, 1, (Rung({"a.w": -1, "b.w": 0}, 1, 1.0, 1.0, 1.0, 1.0),))]
-)
-def test_ladders_that_are_none_are_refused(ladder: Any) -> None:
-    with pytest.raises(UserError):
-        Runtime(stack(False)).ladder = ladder
+def test_what_is_no_ladder_is_refused() -> None:
+    with pytest.raises(UserError, match="the ladder is a int"):
+        Runtime(stack(False)).ladder = 5  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize("integer", [False, True])
@@ -307,91 +304,3 @@ def test_real_deadlines_in_the_far_future_and_near() -> None:
     answer = runtime.step(X[0], deadline_s=1e-9)
     assert answer.late
     assert answer.terms == {"a.w": 0, "b.w": 0}
-
-
-# --- bad input -----------------------------------------------------------------------------------
-BAD_LIMITS: dict[str, dict[str, Any]] = {
-    "negative terms": {"terms": -1},
-    "half a term": {"terms": 1.5},
-    "a truth": {"terms": True},
-    "a text": {"terms": "3"},
-    "an unknown weight": {"terms": {"c.w": 1}},
-    "negative terms of a weight": {"terms": {"a.w": -2}},
-    "NaN terms": {"terms": math.nan},
-    "a list": {"terms": [1, 2]},
-    "a negative budget": {"budget": -1e-9},
-    "a NaN budget": {"budget": math.nan},
-    "a budget of minus infinity": {"budget": -math.inf},
-    "a budget in words": {"budget": "all"},
-    "a true budget": {"budget": True},
-    "a NaN deadline": {"deadline_s": math.nan},
-    "a deadline in words": {"deadline_s": "soon"},
-    "a complex deadline": {"deadline_s": 1j},
-    "several limits": {"terms": 1, "deadline_s": 1.0},
-}
-
-
-@pytest.mark.parametrize("name", BAD_LIMITS)
-@pytest.mark.parametrize("integer", [False, True])
-def test_bad_limits_are_refused_in_one_line_and_change_nothing(name: str, integer: bool) -> None:
-    runtime, other = Runtime(stack(integer)), Runtime(stack(integer))
-    for one in (runtime, other):
-        one.step(X[0])
-    with pytest.raises(ValueError, match="expected") as caught:
-        runtime.step(X[1], **BAD_LIMITS[name])
-    assert "\n" not in str(caught.value)
-    np.testing.assert_array_equal(runtime.step(X[2]), other.step(X[2]))
-
-
-def test_models_without_terms_take_no_limits() -> None:
-    rng = np.random.default_rng(0)
-    weight = float_weight(rng.normal(size=(16, 12)), np.zeros(16), 4)
-    layers = (Layer("a", "augmented_lstm", INPUTS, UNITS),)
-    runtime = Runtime(build_program(Model("", layers, {"a.w": weight}, output="values")))
-    for limit in ({"terms": 1}, {"budget": 1}, {"deadline_s": 1}):
-        with pytest.raises(ValueError, match="has no terms"):
-            runtime.step(X[0], **limit)
-    with pytest.raises(TypeError, match="step takes x"):
-        runtime.step(X[0], ladder=1)
-    assert runtime.step(X[0], terms=None, budget=None, deadline_s=None).shape == (UNITS,)
-
-
-BAD_CLOCKS: dict[str, Callable[[], Any]] = {
-    "negative": lambda: -1,
-    "real": lambda: 1.5,
-    "none": lambda: None,
-    "true": lambda: True,
-    "too large": lambda: 1 << 64,
-    "failing": lambda: 1 // 0,
-}
-
-
-@pytest.mark.parametrize("integer", [False, True])
-@pytest.mark.parametrize("name", BAD_CLOCKS)
-@pytest.mark.parametrize("good", [0, 1, 2, 4, 10])
-def test_clocks_that_fail_anywhere_in_a_step_change_nothing(
-    name: str, good: int, integer: bool
-) -> None:
-    runtime, other = Runtime(stack(integer)), Runtime(stack(integer))
-    for one in (runtime, other):
-        one.step(X[0])
-    left = [good]
-
-    def clock() -> int:
-        left[0] -= 1
-        return 0 if left[0] >= 0 else BAD_CLOCKS[name]()
-
-    runtime.clock = clock
-    with pytest.raises((ValueError, ZeroDivisionError)):
-        runtime.step(X[1], deadline_s=1.0)
-    runtime.clock = None
-    np.testing.assert_array_equal(runtime.step(X[2]), other.step(X[2]))
-
-
-def test_a_clock_that_uses_its_own_stream_is_refused() -> None:
-    runtime = Runtime(stack(False))
-    runtime.clock = lambda: runtime.step(X[0])
-    with pytest.raises(RuntimeError, match="running in another thread"):
-        runtime.step(X[0], deadline_s=1.0)
-    with pytest.raises(UserError, match="the clock is a int"):
-        runtime.clock = 3  # type: ignore[assignment]
