@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -30,7 +31,8 @@ COMMAND = [sys.executable, "-c", "import sys; from modelflex.cli import main; sy
 QUALITY = {"divergence", "metric"}
 ACCURACIES = {"validation_accuracy", "test_accuracy"}
 COST = {field.name for field in fields(Cost)}
-BEST = {*ACCURACIES, "recipe", "quality", "cost", "fetch_ratio", "size_ratio"}
+BEST = {*ACCURACIES, "recipe", "quality", "cost", "fetch_ratio", "size_ratio",
+        "exported_state_bytes"}  # fmt: skip
 COUNTS = {"recipes", "feasible_cost", "evaluated", "feasible"}
 PATHS = {
     "study": "study.sqlite",
@@ -125,6 +127,17 @@ def test_the_figures_hang_together(finished: Any) -> None:
     counts = found["counts"]
     assert counts["recipes"] == 6
     assert counts["feasible"] <= counts["evaluated"] <= counts["feasible_cost"] <= 6
+
+
+def test_the_state_that_is_told_is_that_of_the_exported_code(
+    finished: Any, tmp_path: Path, capsys: Any
+) -> None:
+    _, folder, found = finished
+    out = tmp_path / "c99"
+    assert call(capsys, "export", folder / "best", "--format", "c99", "--out", out)[0] == 0
+    headers = "".join(path.read_text("utf-8") for path in out.glob("*.h"))
+    (told,) = re.findall(r"#define \w+_STATE_BYTES (\d+)", headers)
+    assert found["best"]["exported_state_bytes"] == int(told)
 
 
 def test_everything_is_written_and_the_summary_is_what_was_printed(finished: Any) -> None:

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from modelflex.core.model import Model
+from modelflex.core.planner import make_plan
+from modelflex.core.program import build_program
 from modelflex.core.recipe import Recipe
 from modelflex.core.trial import Trial
 from modelflex.errors import UserError
+from modelflex.export.c99_text import ALIGNMENT
 from modelflex.pipeline.measuring import add_measured
 from modelflex.pipeline.result import Result
 from modelflex.pipeline.setting import Setting, provenance, versions
@@ -58,6 +61,7 @@ def conclude(setting: Setting, store: Store, pool: Workers | None) -> Result:
         naive=twin,
         test=_test(setting, store, best, model, twin),
         steps=() if pool is None else _steps(setting, store, best, pool),
+        exported_state_bytes=make_plan(build_program(model), alignment=ALIGNMENT).state_bytes,
     )
     return Result(add_measured(study, setting, store, model), model, None)
 

@@ -94,6 +94,7 @@ def _best(study: Study, best: Trial) -> dict[str, Any]:
             base.weight_fetch_bytes_per_step, best.cost.weight_fetch_bytes_per_step
         ),
         "size_ratio": ratio(base.weight_bytes, best.cost.weight_bytes),
+        "exported_state_bytes": study.exported_state_bytes,
     }
 
 

@@ -77,7 +77,11 @@ def _cost_rows(study: Study, pick: Trial | None, twin: Trial | None) -> list[tup
             continue
         before, after = values[:2] if name not in MORE_IS_BETTER else values[1::-1]
         gain = DASH if name == "coverage" else show_factor(ratio(before, after))
-        notes = [c.unpriced or "" if c is not None and name == "coverage" else "" for c in costs]
+        notes = ["", "", ""]
+        if name == "coverage":
+            notes = ["" if c is None else c.unpriced or "" for c in costs]
+        elif name == "state_bytes" and study.exported_state_bytes is not None:
+            notes[1] = f"{show_quantity(study.exported_state_bytes, 'B')} in C"
         shown = [number(show_cost(name, v), v, n) for v, n in zip(values, notes, strict=True)]
         worse = before is not None and after is not None and before < after
         rows.append((Cell(text), *shown, Cell(gain, style="bad" if worse else "factor")))

@@ -67,6 +67,8 @@ class Study:
         provenance: versions, seed, digests of data and model, command, seconds.
         references: method name → reference, for the methods used.
         notes: what the user should know (closures evaluated in-process, missing test data, …).
+        exported_state_bytes: of the pick in exported C, whose sums take 4 bytes where these are enough:
+            less than its `Cost.state_bytes`, which is counted before that is known.
         measured: "baseline" and "best" → costs measured on this machine; empty on modelled platforms.
     """
 
@@ -88,3 +90,4 @@ class Study:
     references: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     measured: Mapping[str, Cost] = field(default_factory=dict)
+    exported_state_bytes: int | None = None

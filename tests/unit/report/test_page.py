@@ -156,6 +156,18 @@ def test_why_operations_are_not_priced_stands_beside_their_share(study: Study) -
     assert row[1].note == ""
 
 
+def test_the_state_that_ships_stands_beside_the_one_that_is_priced(study: Study) -> None:
+    assert study.best is not None
+    best = replace(study.best, cost=replace(study.best.cost, state_bytes=9496.0))
+    told = replace(study, best=best, exported_state_bytes=5400)
+    row = next(row for row in comparison(told).rows if row[0].text == "State carried")
+    assert [(cell.text, cell.note) for cell in row[1:4]] == [
+        ("—", ""),
+        ("9.496 kB", "5.4 kB in C"),
+        ("—", ""),
+    ]
+
+
 def test_limits_are_met_missed_or_not_known(study: Study, without_best: Study) -> None:
     assert study.best is not None
     assert [row[2].text for row in limits(study).rows] == ["met"] * 4
