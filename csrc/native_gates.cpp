@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 namespace {
 
@@ -87,7 +88,7 @@ class Judge {
           h_(calls[match.h.call].reads[0]), next_(calls[match.cell].writes[0]),
           out_(calls[match.last].writes[0]) {}
 
-    bool allows() const { return is_in_step() && keeps_order() && is_unread(); }
+    bool allows() const { return is_in_step() && keeps_rows() && keeps_order() && is_unread(); }
 
   private:
     bool apart(const Piece &a, const Piece &b) const { return is_apart(a, b, plan_.rows); }
@@ -106,6 +107,33 @@ class Judge {
     bool is_in_step() const {
         return std::all_of(m_.used.begin(), m_.used.end(), [this](size_t k) {
             return calls_[k].ahead == calls_[m_.last].ahead || k == m_.x.call || k == m_.h.call;
+        });
+    }
+
+    // Rows are made one after another now: none may read what one before it, made call by call, would have written.
+    bool keeps_rows() const {
+        if (plan_.rows == 1) {
+            return true;
+        }
+        if (calls_[m_.last].ahead) { // each row has places of its own
+            const Piece all[] = {x_, h_, m_.old, next_, out_};
+            return std::all_of(std::begin(all), std::end(all), [](const Piece &p) { return p.place.stride; });
+        }
+        return keeps_rows_of(x_, m_.x.call) && keeps_rows_of(h_, m_.h.call) && keeps_rows_of(m_.old, m_.old_reader);
+    }
+
+    bool keeps_rows_of(const Piece &input, size_t reader) const {
+        for (size_t k = 0; k < reader; k++) {
+            const auto &w = calls_[k].writes;
+            const bool anew = std::any_of(w.begin(), w.end(), [&](const Piece &p) { return is_within(input, p); });
+            if (anew && !calls_[k].ahead && !m_.used.count(k)) {
+                return true;
+            }
+        }
+        return std::all_of(m_.used.begin(), m_.used.end(), [&](size_t k) {
+            const Piece &made = calls_[k].writes[0];
+            return k == m_.last || k == m_.cell || apart(made, input) ||
+                   (input.place.stride && is_within(made, input));
         });
     }
 

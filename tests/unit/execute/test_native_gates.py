@@ -215,6 +215,27 @@ def moved(plan: Plan) -> Iterator[Callable[[], Plan]]:
                     yield lambda n=number, c=calls, k=split: changed_stage(plan, n, c[:k], c[k:])
 
 
+def divided(plan: Plan) -> Iterator[Callable[[], Plan]]:
+    """With more or fewer of the calls made for all rows ahead of the others, which are made row after row."""
+    for one in (plan, spread(plan)):
+        for number, stage in enumerate(one.stages):
+            for split in range(len(stage.calls) + 1):
+                yield lambda p=one, n=number, c=stage.calls, k=split: changed_stage(
+                    p, n, c[:k], c[k:]
+                )
+
+
+def spread(plan: Plan) -> Plan:
+    """With a place of its own for each row of each buffer that is not carried."""
+    end, buffers = 0, []
+    for buffer in plan.buffers:
+        if buffer.space == "scratch":
+            buffer = replace(buffer, rows=plan.rows, offset=end)
+            end += -(-buffer.nbytes // plan.alignment) * plan.alignment
+        buffers.append(buffer)
+    return replace(plan, buffers=tuple(buffers))
+
+
 def shared(plan: Plan) -> Iterator[Callable[[], Plan]]:
     """With one buffer where another is, or partly there."""
     used = sorted({view.buffer for stage in plan.stages for view in pieces(stage)})
@@ -287,7 +308,9 @@ def outcome(plan: Plan, loaded: native.Plan, step: native.Plan) -> list[Array]:
 
 @pytest.mark.parametrize("cell", GATES)
 @pytest.mark.parametrize("kind", PLANS)
-@pytest.mark.parametrize(("change", "cases"), [(inserted, 40), (moved, 20), (shared, 15)])
+@pytest.mark.parametrize(
+    ("change", "cases"), [(inserted, 40), (moved, 20), (divided, 80), (shared, 15)]
+)
 def test_changed_plans_give_the_same_with_and_without_joined_calls(
     cell: str, kind: str, change: Callable[[Plan], Iterator[Callable[[], Plan]]], cases: int
 ) -> None:
