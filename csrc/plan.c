@@ -139,12 +139,12 @@ static void call_kernel(const mf_call *c, const mf_run *run, size_t first, size_
                         const mf_elementwise *e) {
     switch (c->kernel) {
     case MF_QUANTIZE: call_quantize(c, run, first, rows, e); break;
-    case MF_LINEAR_I32: mf_product_linear_i32(c, run, first, rows); break;
-    case MF_LINEAR_I64: mf_product_linear_i64(c, run, first, rows); break;
+    case MF_LINEAR_I32:
+    case MF_LINEAR_I64: mf_product_linear(c, run, first, rows); break;
     case MF_LINEAR_F32: mf_product_linear_f32(c, run, first, rows); break;
     case MF_DELTA_ENCODE: call_delta_encode(c, run, first, rows, e); break;
-    case MF_ACCUMULATE_I32: mf_product_accumulate_i32(c, run, first, rows); break;
-    case MF_ACCUMULATE_I64: mf_product_accumulate_i64(c, run, first, rows); break;
+    case MF_ACCUMULATE_I32:
+    case MF_ACCUMULATE_I64: mf_product_accumulate(c, run, first, rows); break;
     case MF_RESCALE_I32:
     case MF_RESCALE_I64: call_rescale(c, run, first, rows, e); break;
     case MF_ADD: call_binary(c, run, first, rows, e->add); break;

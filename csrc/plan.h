@@ -161,11 +161,9 @@ void mf_leave_fx_f64(const int32_t *fx, size_t n, double *y);
 void mf_leave_f32_f64(const float *x, size_t n, double *y);
 
 /* Products of rows (product.c). Strides are in elements. */
-void mf_product_linear_i32(const mf_call *c, const mf_run *run, size_t first, size_t rows);
-void mf_product_linear_i64(const mf_call *c, const mf_run *run, size_t first, size_t rows);
+void mf_product_linear(const mf_call *c, const mf_run *run, size_t first, size_t rows);
 void mf_product_linear_f32(const mf_call *c, const mf_run *run, size_t first, size_t rows);
-void mf_product_accumulate_i32(const mf_call *c, const mf_run *run, size_t first, size_t rows);
-void mf_product_accumulate_i64(const mf_call *c, const mf_run *run, size_t first, size_t rows);
+void mf_product_accumulate(const mf_call *c, const mf_run *run, size_t first, size_t rows);
 void mf_product_refine(const mf_call *c, const mf_run *run, size_t first, size_t rows,
                        const mf_elementwise *e);
 

@@ -189,49 +189,39 @@ static void count_linear(const mf_call *c, const mf_run *run, size_t first, size
     }
 }
 
-void mf_product_linear_i32(const mf_call *c, const mf_run *run, size_t first, size_t rows) {
+/* Sums of 32 bits, or of 64, which have no fast form. */
+void mf_product_linear(const mf_call *c, const mf_run *run, size_t first, size_t rows) {
     const mf_product *p = c->product;
     const mf_pieces s = pieces(p, run->scratch);
+    const int wide = c->kernel == MF_LINEAR_I64, fast = !wide && p->packed;
     if (run->counts) {
         count_linear(c, run, first, rows, s.flags);
     }
-    const int16_t *x = MF_AT(c, run, in, 0, first, const int16_t);
-    int32_t *acc = MF_AT(c, run, out, 0, first, int32_t);
-    const size_t x_stride = c->in[0].stride / sizeof *x, acc_stride = c->out[0].stride / sizeof *acc;
-    if (p->packed && !p->taps && !c->skip_zeros) {
-        mf_packed_linear(p->packed, x, x_stride, rows, (const int32_t *)p->bias, acc, acc_stride,
-                         s.packed);
+    if (fast && !p->taps && !c->skip_zeros) {
+        const int16_t *x = MF_AT(c, run, in, 0, first, const int16_t);
+        int32_t *acc = MF_AT(c, run, out, 0, first, int32_t);
+        mf_packed_linear(p->packed, x, c->in[0].stride / sizeof *x, rows, (const int32_t *)p->bias, acc,
+                         c->out[0].stride / sizeof *acc, s.packed);
         return;
-    }
-    for (size_t i = 0; i < rows; i++, x += x_stride, acc += acc_stride) {
-        const int by_columns = c->skip_zeros && p->matrix.by_columns && few(x, c->in_size);
-        if (p->packed && !by_columns && p->taps) {
-            windows_i32(p, x, s, acc);
-        } else if (p->packed && !by_columns) {
-            mf_packed_linear(p->packed, x, 0, 1, (const int32_t *)p->bias, acc, 0, s.packed);
-        } else if (p->taps) {
-            mf_linear_windows_i32(&p->matrix, p->taps, p->positions, x, (int16_t *)s.seen,
-                                  (const int32_t *)p->bias, acc);
-        } else {
-            mf_linear_i32(&p->matrix, x, (const int32_t *)p->bias, acc);
-        }
-    }
-}
-
-void mf_product_linear_i64(const mf_call *c, const mf_run *run, size_t first, size_t rows) {
-    const mf_product *p = c->product;
-    const mf_pieces s = pieces(p, run->scratch);
-    if (run->counts) {
-        count_linear(c, run, first, rows, s.flags);
     }
     for (size_t i = first; i < first + rows; i++) {
         const int16_t *x = MF_AT(c, run, in, 0, i, const int16_t);
-        int64_t *acc = MF_AT(c, run, out, 0, i, int64_t);
-        if (p->taps) {
+        void *acc = MF_AT(c, run, out, 0, i, void);
+        const int by_columns = fast && c->skip_zeros && p->matrix.by_columns && few(x, c->in_size);
+        if (fast && !by_columns && p->taps) {
+            windows_i32(p, x, s, (int32_t *)acc);
+        } else if (fast && !by_columns) {
+            mf_packed_linear(p->packed, x, 0, 1, (const int32_t *)p->bias, (int32_t *)acc, 0, s.packed);
+        } else if (wide && p->taps) {
             mf_linear_windows_i64(&p->matrix, p->taps, p->positions, x, (int16_t *)s.seen,
-                                  (const int64_t *)p->bias, acc);
+                                  (const int64_t *)p->bias, (int64_t *)acc);
+        } else if (wide) {
+            mf_linear_i64(&p->matrix, x, (const int64_t *)p->bias, (int64_t *)acc);
+        } else if (p->taps) {
+            mf_linear_windows_i32(&p->matrix, p->taps, p->positions, x, (int16_t *)s.seen,
+                                  (const int32_t *)p->bias, (int32_t *)acc);
         } else {
-            mf_linear_i64(&p->matrix, x, (const int64_t *)p->bias, acc);
+            mf_linear_i32(&p->matrix, x, (const int32_t *)p->bias, (int32_t *)acc);
         }
     }
 }
@@ -307,40 +297,29 @@ static void count_accumulate(const mf_call *c, const mf_run *run, size_t row, ui
     }
 }
 
-void mf_product_accumulate_i32(const mf_call *c, const mf_run *run, size_t first, size_t rows) {
+void mf_product_accumulate(const mf_call *c, const mf_run *run, size_t first, size_t rows) {
     const mf_product *p = c->product;
     const mf_pieces s = pieces(p, run->scratch);
+    const int wide = c->kernel == MF_ACCUMULATE_I64, fast = !wide && p->packed;
     for (size_t i = first; i < first + rows; i++) {
         const int32_t *delta = MF_AT(c, run, in, 0, i, const int32_t);
         const uint8_t *mask = MF_AT(c, run, in, 1, i, const uint8_t);
-        int32_t *total = MF_AT(c, run, out, 0, i, int32_t);
+        void *total = MF_AT(c, run, out, 0, i, void);
         count_accumulate(c, run, i, s.flags);
-        if (p->packed && p->taps) {
-            windows_accumulate(p, delta, s, total);
-        } else if (p->packed) {
-            mf_packed_accumulate(p->packed, delta, total, s.packed);
+        if (fast && p->taps) {
+            windows_accumulate(p, delta, s, (int32_t *)total);
+        } else if (fast) {
+            mf_packed_accumulate(p->packed, delta, (int32_t *)total, s.packed);
+        } else if (wide && p->taps) {
+            mf_accumulate_windows_i64(&p->matrix, p->taps, p->positions, delta, (int32_t *)s.seen,
+                                      (int64_t *)total);
+        } else if (wide) {
+            mf_accumulate_i64(&p->matrix, delta, mask, (uint32_t)c->block, (int64_t *)total);
         } else if (p->taps) {
             mf_accumulate_windows_i32(&p->matrix, p->taps, p->positions, delta, (int32_t *)s.seen,
-                                      total);
+                                      (int32_t *)total);
         } else {
-            mf_accumulate_i32(&p->matrix, delta, mask, (uint32_t)c->block, total);
-        }
-    }
-}
-
-void mf_product_accumulate_i64(const mf_call *c, const mf_run *run, size_t first, size_t rows) {
-    const mf_product *p = c->product;
-    const mf_pieces s = pieces(p, run->scratch);
-    for (size_t i = first; i < first + rows; i++) {
-        const int32_t *delta = MF_AT(c, run, in, 0, i, const int32_t);
-        const uint8_t *mask = MF_AT(c, run, in, 1, i, const uint8_t);
-        int64_t *total = MF_AT(c, run, out, 0, i, int64_t);
-        count_accumulate(c, run, i, s.flags);
-        if (p->taps) {
-            mf_accumulate_windows_i64(&p->matrix, p->taps, p->positions, delta, (int32_t *)s.seen,
-                                      total);
-        } else {
-            mf_accumulate_i64(&p->matrix, delta, mask, (uint32_t)c->block, total);
+            mf_accumulate_i32(&p->matrix, delta, mask, (uint32_t)c->block, (int32_t *)total);
         }
     }
 }
