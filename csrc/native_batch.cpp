@@ -49,7 +49,7 @@ struct Batch {
 
     void work(Worker &own) noexcept {
         try {
-            const mf_budget budget = {limits.data(), own.used.data(), nullptr, nullptr, nullptr, 0};
+            const mf_budget budget = {limits.data(), own.used.data(), nullptr, nullptr, nullptr, 0, nullptr};
             const mf_run run = {own.memory.data(), own.scratch.data(), own.counts.data(), nullptr,
                                 limits.empty() ? nullptr : &budget};
             for (size_t first; (first = next.fetch_add(plan.rows)) < count;) {

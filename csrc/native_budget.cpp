@@ -43,7 +43,8 @@ double real_of(nb::handle given) {
 
 }  // namespace
 
-Budget::Budget(Plan &plan) : plan_(plan), limits_(plan.refinements.size()), used_(plan.refinements.size()) {}
+Budget::Budget(Plan &plan) : plan_(plan), limits_(plan.refinements.size()), used_(plan.refinements.size()), shares_(plan.refinements.size()),
+      ticks_(plan.refinements.size()) {}
 
 void Budget::describe(const nb::tuple &names, nb::object answer) {
     require(names.size() == size(), "a name for each refinement");
@@ -62,13 +63,13 @@ void Budget::set_ladder(const nb::list &rungs) {
     for (const nb::handle given : rungs) {
         const auto rung = nb::cast<nb::tuple>(given);
         require(rung.size() == 2, "a rung is (terms of every refinement, error)");
-        Rung next = {nb::cast<std::vector<uint32_t>>(rung[0]), nb::cast<double>(rung[1])};
+        Rung next = {nb::cast<std::vector<uint32_t>>(rung[0]), 0, nb::cast<double>(rung[1])};
         require(next.terms.size() == size(), "a rung has terms of every refinement");
         for (size_t k = 0; k < size(); k++) {
             next.terms[k] = std::min(next.terms[k], refinement(k).count);
         }
-        require(made.empty() || operations(made.back().terms) <= operations(next.terms),
-                "rungs must be of rising operations");
+        next.operations = operations(next.terms);
+        require(made.empty() || made.back().operations <= next.operations, "rungs must be of rising operations");
         made.push_back(std::move(next));
     }
     ladder_ = std::move(made);
@@ -98,7 +99,7 @@ uint64_t Budget::macs() const {
 void Budget::begin() {
     require(names_.size() == size(), "the stream's refinements have no names");
     raised_ = nullptr;
-    budget_ = {limits_.data(), used_.data(), nullptr, nullptr, nullptr, 0};
+    budget_ = {limits_.data(), used_.data(), nullptr, nullptr, nullptr, 0, nullptr};
     for (size_t k = 0; k < size(); k++) {
         limits_[k] = refinement(k).count;
     }
@@ -194,7 +195,7 @@ void Budget::allow_operations(nb::handle given) {
     }
     std::fill(limits_.begin(), limits_.end(), 0);
     for (const Rung &rung : ladder_) {
-        if (operations(rung.terms) <= found) {
+        if (rung.operations <= found) {
             limits_ = rung.terms;
         }
     }
@@ -217,6 +218,52 @@ void Budget::allow_until(nb::handle deadline_s, uint64_t now) {
     budget_.clock = has_own_clock() ? &ask_python : &monotonic;
     budget_.context = this;
     budget_.reserves = plan_.reserves.empty() || has_own_clock() ? nullptr : plan_.reserves.data();
+    begun_ = now;
+    share_time(now);
+}
+
+// What a term of every refinement takes. A weight of one term takes for its operations what all others take.
+bool Budget::know_ticks() {
+    double pace = pace_;
+    if (!has_own_clock() && !plan_.term_ns.empty()) {
+        double time = 0, spent = 0;
+        for (size_t k = 0; k < size(); k++) {
+            time += plan_.term_ns[k];
+            spent += plan_.term_ns[k] > 0 ? operations(k) : 0;
+        }
+        pace = spent > 0 ? time / spent : 0;
+    }
+    for (size_t k = 0; k < size() && pace > 0; k++) {
+        const double measured = has_own_clock() ? 0 : plan_.term_ns[k];
+        ticks_[k] = measured > 0 ? measured : pace * operations(k);
+    }
+    return pace > 0;
+}
+
+// Of the time that is left every refinement gets the share that it has of the rung which that time buys, one between
+// two rungs; without a ladder, or with time for all, of all terms.
+void Budget::share_time(uint64_t now) {
+    const uint64_t reserve = budget_.reserves ? budget_.reserves[plan_.order.front()] : 0;
+    if (size() < 2 || budget_.deadline <= now || budget_.deadline - now <= reserve || !know_ticks()) {
+        return;
+    }
+    const auto left = static_cast<double>(budget_.deadline - now - reserve);
+    const auto above = std::partition_point(ladder_.begin(), ladder_.end(),
+                                            [&](const Rung &rung) { return rung.time(ticks_) <= left; });
+    const std::vector<uint32_t> &high = above == ladder_.end() ? limits_ : above->terms;
+    double part = 1;
+    if (above != ladder_.begin() && above != ladder_.end()) {
+        const double from = above[-1].time(ticks_);
+        part = (left - from) / (above->time(ticks_) - from);
+    }
+    double later = 0;
+    for (auto k = plan_.order.rbegin(); k != plan_.order.rend(); ++k) {
+        const double low = part < 1 ? above[-1].terms[*k] : 0.0;
+        const double own = ticks_[*k] * (low + part * (high[*k] - low));
+        later += own;
+        shares_[*k] = later > 0 ? static_cast<uint32_t>(own / later * MF_WHOLE) : MF_WHOLE;
+    }
+    budget_.shares = shares_.data();
 }
 
 uint64_t Budget::monotonic(void *) {
@@ -270,7 +317,15 @@ void Budget::check_clock() {
 
 void Budget::finish() {
     check_clock();
-    late_ = has_deadline() && now() >= budget_.deadline;
+    late_ = false;
+    if (has_deadline()) {
+        const uint64_t end = now();
+        late_ = end >= budget_.deadline;
+        const double spent = operations(used_);
+        if (has_own_clock() && end > begun_ && spent > 0) {
+            pace_ = static_cast<double>(end - begun_) / spent;
+        }
+    }
 }
 
 // The error is that of the highest rung of which all terms were used.

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <exception>
+#include <numeric>
 #include <vector>
 
 #include "native_plan.h"
@@ -22,7 +23,10 @@ class Budget {
     // Tuples (terms of every refinement, error) of rising operations.
     void set_ladder(const nanobind::list &rungs);
     // A callable that gives a number of ticks of 1e-9 s, or None: the monotonic clock.
-    void set_clock(nanobind::object clock) { clock_ = std::move(clock); }
+    void set_clock(nanobind::object clock) {
+        clock_ = std::move(clock);
+        pace_ = 0;
+    }
     nanobind::object clock() const { return clock_; }
     bool has_own_clock() const { return !clock_.is_none(); }
 
@@ -46,7 +50,10 @@ class Budget {
   private:
     struct Rung {
         std::vector<uint32_t> terms;
-        double error;
+        double operations, error;
+        double time(const std::vector<double> &term_ticks) const {
+            return std::inner_product(terms.begin(), terms.end(), term_ticks.begin(), 0.0);
+        }
     };
     // A clock that keeps the times of its readings, and stands before any deadline from one reading to another.
     struct Record {
@@ -65,15 +72,20 @@ class Budget {
     double operations(const std::vector<uint32_t> &terms) const;
     uint32_t limit_of(nanobind::handle given, size_t k) const;
     void spread(double operations);
+    void share_time(uint64_t now);
+    bool know_ticks();
 
     Plan &plan_;
     std::vector<nanobind::object> names_;
     nanobind::object answer_, clock_ = nanobind::none();
     std::vector<Rung> ladder_;
-    std::vector<uint32_t> limits_, used_;
+    std::vector<uint32_t> limits_, used_, shares_;
+    std::vector<double> ticks_; // of a term of every refinement
     mf_budget budget_ = {};
     std::exception_ptr raised_;
     bool late_ = false;
+    uint64_t begun_ = 0; // when the deadline began to count
+    double pace_ = 0;    // ticks of the own clock for an operation, in the last step that had any; 0: not known
 };
 
 // Of each refinement in turn all terms but one are computed, of the others none: so the caches hold what they hold
@@ -84,24 +96,30 @@ void Budget::measure_reserves(Step step) {
     constexpr uint64_t kLongest = 20'000'000; // ns
     const mf_budget asked = budget_;
     std::vector<uint64_t> reserves(size());
+    std::vector<double> term_ns(size());
     size_t first = 0; // reading
     for (const uint32_t k : plan_.order) {
         const size_t shared = refinement(k).share < MF_WHOLE; // a reading ahead of the terms
         Record record = {first, first + shared + refinement(k).count - 1, {}};
         std::vector<uint64_t> rests;
+        uint64_t least = UINT64_MAX; // ns of the terms
         const uint64_t begun = monotonic(nullptr);
         while (rests.empty() || (rests.size() < kTimes && monotonic(nullptr) - begun < kLongest)) {
             record.stamps.clear();
-            budget_ = {nullptr, used_.data(), nullptr, &Record::read, &record, 1};
+            budget_ = {nullptr, used_.data(), nullptr, &Record::read, &record, 1, nullptr};
             step();
             rests.push_back(monotonic(nullptr) - record.stamps[record.to]);
+            least = std::min(least, record.stamps[record.to] - record.stamps[first + shared]);
         }
+        const uint32_t terms = refinement(k).count - 1;
+        term_ns[k] = terms ? static_cast<double>(least) / terms : 0;
         std::sort(rests.begin(), rests.end());
         reserves[k] = rests[rests.size() / 2];
         first += shared + 1;
     }
     if (plan_.reserves.empty()) { // another stream may have been here meanwhile, and steps read it
         plan_.reserves = std::move(reserves);
+        plan_.term_ns = std::move(term_ns);
     }
     budget_ = asked;
     budget_.reserves = plan_.reserves.data();

@@ -122,6 +122,7 @@ class Plan {
     std::vector<std::unique_ptr<Refinement>> refinements; // by their numbers, once the plan is finished
     std::vector<uint32_t> order;    // numbers of refinements as they run
     std::vector<uint64_t> reserves; // of refinements: ns that a step goes on after them; empty: not measured yet
+    std::vector<double> term_ns;    // of refinements, measured with the reserves; 0: not known
 
   private:
     Operand operand(nanobind::handle given, size_t item_bytes) const;

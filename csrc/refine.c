@@ -11,6 +11,7 @@ mf_refine_budget mf_refine_share(const mf_budget *b, uint32_t number, uint32_t t
     made.clock = b->clock;
     made.context = b->context;
     if (b->clock) {
+        share = b->shares ? b->shares[number] : share;
         const uint64_t reserve = b->reserves ? b->reserves[number] : 0;
         made.deadline = b->deadline > reserve ? b->deadline - reserve : 0;
         if (share < MF_WHOLE) {

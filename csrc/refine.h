@@ -34,9 +34,10 @@ typedef struct {
     mf_clock *clock;          /* NULL: no deadline */
     void *context;
     uint64_t deadline;
+    const uint32_t *shares;   /* of every refinement, in the place of those that it comes with; NULL: those */
 } mf_budget;
 
-/* The budget of refinement `number`, which has so many terms. `share`, from 1 to MF_WHOLE, is its part of the time that
+/* The budget of refinement `number`, which has so many terms. `share`, from 0 to MF_WHOLE, is its part of the time that
  * is left for itself and later refinements. */
 enum { MF_WHOLE = 65536 };
 mf_refine_budget mf_refine_share(const mf_budget *b, uint32_t number, uint32_t terms, uint32_t share);

@@ -95,7 +95,7 @@ void {symbol}_step({symbol}_instance *m, const {symbol}_real *x, {symbol}_real *
 uint32_t {symbol}_step_budget({symbol}_instance *m, const {symbol}_real *x, {symbol}_real *y,
                               const uint32_t terms[{upper}_REFINED]) {{
     uint32_t used[{upper}_REFINED] = {{0}};
-    const {budget} budget = {{terms, used, NULL, NULL, NULL, 0}};
+    const {budget} budget = {{terms, used, NULL, NULL, NULL, 0, NULL}};
     limited_step(m, x, y, &budget);
     return sum_of(used);
 }}
@@ -104,7 +104,7 @@ uint32_t {symbol}_step_deadline({symbol}_instance *m, const {symbol}_real *x, {s
                                 uint64_t (*clock)(void *context), void *context, uint64_t deadline,
                                 uint32_t *used) {{
     uint32_t own[{upper}_REFINED] = {{0}};
-    const {budget} budget = {{NULL, used ? used : own, NULL, clock, context, deadline}};
+    const {budget} budget = {{NULL, used ? used : own, NULL, clock, context, deadline, NULL}};
     limited_step(m, x, y, &budget);
     return sum_of(used ? used : own);
 }}

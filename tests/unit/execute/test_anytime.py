@@ -297,6 +297,55 @@ def test_time_is_shared_by_the_work_of_all_terms() -> None:
     assert answer.terms["b.w"] > 0
 
 
+def test_time_is_shared_as_the_ladder_climbs() -> None:
+    """Where b.w tells more, it gets the time: once a step has shown how long terms take."""
+    program = stack(True)
+    rungs = [
+        Rung({"a.w": a, "b.w": b}, a * 132 + b * 100, error, 0.0, 0.0, 0.0)
+        for a, b, error in ((0, 0, 3.0), (0, 4, 1.0), (0, 7, 0.5), (5, 7, 0.0))
+    ]
+    found = {}
+    for ladder in (None, Ladder("kl", 1000, 9, tuple(rungs))):
+        runtime = Runtime(program)
+        runtime.ladder, runtime.clock = ladder, Clock(lambda _: 100)
+        first, second = (runtime.step(x, deadline_s=1e-6) for x in X[:2])
+        found[ladder is not None] = first.terms, second.terms
+        agree(
+            program,
+            np.array([first.y, second.y]),
+            interpreted(program, [dict(first.terms), dict(second.terms)]),
+        )
+    assert found[True][0] == found[False][0]  # nothing is known yet
+    # By the work of all terms, and by that of the rung (0, 7) and a tenth of what leads to (5, 7).
+    assert found[False][1] == {"a.w": 4, "b.w": 3}
+    assert found[True][1] == {"a.w": 0, "b.w": 7}
+
+
+@given(st.integers(0, 3000), st.integers(1, 300), st.integers(1, 9), st.integers(0, 5))
+@settings(max_examples=40, deadline=None)
+def test_ladders_share_time_and_no_term_begins_after_the_deadline(
+    deadline: int, tick: int, between: int, a: int
+) -> None:
+    program = stack(True)
+    runtime = Runtime(program)
+    rungs = [
+        Rung({"a.w": min(a, n), "b.w": n - min(a, n)}, n, 1.0, 1.0, 1.0, 1.0)
+        for n in range(0, 8, between)
+    ]
+    runtime.ladder = Ladder("kl", 1000, 9, (*rungs, Rung(COUNTS, 12, 0.0, 0.0, 0.0, 0.0)))
+    runtime.clock = clock = Clock(lambda _: tick)
+    done: list[dict[str, int]] = []
+    for x in X[:3]:
+        begun = clock.now + tick
+        answer = runtime.step(x, deadline_s=deadline * 1e-9)
+        done.append(dict(answer.terms))
+        # Behind the reading before the last term lie those that say stop, and the last of all.
+        stops = [answer.terms[w] < n for w, n in COUNTS.items()]
+        begins = clock.now - tick * (1 + sum(stops[1 if answer.terms["b.w"] else 0 :]))
+        assert sum(answer.terms.values()) == 0 or begins < begun + deadline
+        agree(program, answer.y[None], interpreted(program, done)[-1:])
+
+
 def test_real_deadlines_in_the_far_future_and_near() -> None:
     runtime = Runtime(stack(True))
     assert runtime.step(X[0], deadline_s=60.0).terms == COUNTS
