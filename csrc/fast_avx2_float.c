@@ -198,25 +198,32 @@ void mf_avx2_tanh_f32(const float *x, size_t n, float *out) { map(x, x, n, out, 
 
 /* Whether x is finite, and a copy of it where y is not NULL: x - x is 0 for finite numbers only. */
 MF_INLINE int finite(const float *x, size_t n, float *y) {
-    __m256 rest = _mm256_setzero_ps();
+    enum { WAYS = 4 };
+    __m256 rest[WAYS] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
     size_t i = 0;
-#pragma GCC unroll 4
-    for (; i + 8 <= n; i += 8) {
-        const __m256 v = _mm256_loadu_ps(x + i);
-        if (y) {
-            _mm256_storeu_ps(y + i, v);
+    for (; i + 8 * WAYS <= n; i += 8 * WAYS) {
+        MF_UNROLL
+        for (int w = 0; w < WAYS; w++) {
+            const __m256 v = _mm256_loadu_ps(x + i + 8 * w);
+            if (y) {
+                _mm256_storeu_ps(y + i + 8 * w, v);
+            }
+            rest[w] = _mm256_or_ps(rest[w], _mm256_sub_ps(v, v));
         }
-        rest = _mm256_or_ps(rest, _mm256_sub_ps(v, v));
     }
-    if (i < n) {
-        const __m256i keep = first_lanes(n - i);
+    for (; i < n; i += 8) {
+        const size_t left = n - i;
+        const __m256i keep = first_lanes(left);
         const __m256 v = _mm256_maskload_ps(x + i, keep);
-        if (y) {
+        if (y && left >= 8) { /* masked stores are many times slower */
+            _mm256_storeu_ps(y + i, v);
+        } else if (y) {
             _mm256_maskstore_ps(y + i, keep, v);
         }
-        rest = _mm256_or_ps(rest, _mm256_sub_ps(v, v));
+        rest[0] = _mm256_or_ps(rest[0], _mm256_sub_ps(v, v));
     }
-    return _mm256_testz_si256(_mm256_castps_si256(rest), _mm256_castps_si256(rest));
+    const __m256 all = _mm256_or_ps(_mm256_or_ps(rest[0], rest[1]), _mm256_or_ps(rest[2], rest[3]));
+    return _mm256_testz_si256(_mm256_castps_si256(all), _mm256_castps_si256(all));
 }
 
 int mf_avx2_copy_f32(const float *x, size_t n, float *y) { return finite(x, n, y); }

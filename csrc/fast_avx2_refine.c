@@ -77,10 +77,14 @@ MF_INLINE float blocks(const float *v, const uint32_t *index, size_t kept, const
     const float *head = x->head;
     size_t k = 0;
     for (; k + 4 <= near; k += 4) {
-#pragma GCC unroll 4
-        for (size_t w = 0; w < 4; w++) {
-            const __m256 seen = _mm256_loadu_ps(head + 8 * (size_t)index[k + w]);
-            sum[w] = _mm256_fmadd_ps(_mm256_loadu_ps(v + 8 * (k + w)), seen, sum[w]);
+#pragma GCC unroll 2
+        for (size_t w = 0; w < 4; w += 2) {
+            uint64_t two; /* places, read at once: this loop is bound by how much it reads */
+            memcpy(&two, index + k + w, sizeof two);
+            const __m256 first = _mm256_loadu_ps(head + 8 * (two & UINT32_MAX));
+            const __m256 second = _mm256_loadu_ps(head + 8 * (two >> 32));
+            sum[w] = _mm256_fmadd_ps(_mm256_loadu_ps(v + 8 * (k + w)), first, sum[w]);
+            sum[w + 1] = _mm256_fmadd_ps(_mm256_loadu_ps(v + 8 * (k + w) + 8), second, sum[w + 1]);
         }
     }
     for (; k < kept; k++) {
@@ -178,8 +182,13 @@ MF_INLINE void add_rows(const mf_terms *t, size_t first, size_t count, const mf_
         for (size_t r = 0; t->c && r < rows; r++) {
             by[r] += t->c[first + i + r];
         }
-        if (t->groups == 1 && rows == TOGETHER) {
-            add(t->u + (first + i) * t->rows, t->rows, by, TOGETHER, t->rows, y);
+        if (t->groups == 1 && rows > 1) {
+            const float *u = t->u + (first + i) * t->rows;
+            switch (rows) {
+            case 4: add(u, t->rows, by, 4, t->rows, y); break;
+            case 3: add(u, t->rows, by, 3, t->rows, y); break;
+            default: add(u, t->rows, by, 2, t->rows, y);
+            }
             continue;
         }
         for (size_t r = 0; r < rows; r++) {
