@@ -111,6 +111,36 @@ class Sequences:
         y = None if self.y is None else np.concatenate([self.y] * (copies + 1))
         return Sequences(np.concatenate([self.x, *more]), np.tile(self.lengths, copies + 1), y)
 
+    def followed_by(self, more: Sequences) -> Sequences:
+        """These recordings and others after them, without targets."""
+        x, lengths = (self.x, more.x), (self.lengths, more.lengths)
+        return Sequences(np.concatenate(x), np.concatenate(lengths))
+
+    def mixtures(self, count: int, seed: int) -> Sequences:
+        """`count` recordings that lie between two of these, without targets.
+
+        Each is the mean of one and of another stretched to its length, with a weight drawn evenly from
+        0 … 1 (Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018, of the inputs alone):
+        networks are undecided about them that are sure of all recordings.
+        """
+        rng = np.random.default_rng(seed)
+        starts = np.cumsum(self.lengths) - self.lengths
+        made, lengths = [], []
+        for number in range(count):
+            one, other = number % self.count, int(rng.integers(self.count))
+            length, rows = int(self.lengths[one]), int(self.lengths[other])
+            place = np.linspace(0, rows - 1, length, dtype=np.float32)[:, None]
+            before = place.astype(np.int64)[:, 0]
+            after = np.minimum(before + 1, rows - 1)
+            second = self.x[starts[other] : starts[other] + rows]
+            part = place - before[:, None]
+            stretched = (1 - part) * second[before] + part * second[after]
+            weight = np.float32(rng.random())
+            first = self.x[starts[one] : starts[one] + length]
+            made.append(weight * first + (1 - weight) * stretched)
+            lengths.append(length)
+        return Sequences(np.concatenate(made), np.array(lengths, np.int64))
+
     @property
     def digests(self) -> list[bytes]:
         """SHA-256 of every recording's inputs, to find one in other data."""

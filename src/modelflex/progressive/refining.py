@@ -8,7 +8,7 @@ from typing import final
 
 import numpy as np
 
-from modelflex.calibrate import GRADIENT_STEPS, some_sequences
+from modelflex.calibrate import some_sequences
 from modelflex.core.data import Sequences
 from modelflex.core.extension import Cell
 from modelflex.core.fixed import Array
@@ -16,7 +16,7 @@ from modelflex.core.input_metric import InputMetric
 from modelflex.core.layout import index_bits
 from modelflex.core.model import Layer, Model
 from modelflex.core.part import FLOAT_BITS, Part
-from modelflex.core.program import build_program
+from modelflex.core.program import build_program, input_symbols
 from modelflex.core.refinement import SCHEMES, Factors, decompose, operations
 from modelflex.core.weight import Matrix, Terms, Weight, float_weight
 from modelflex.errors import UserError, nearest
@@ -25,8 +25,11 @@ from modelflex.execute.interpret import Interpreter
 from modelflex.progressive.encoding import in_integers
 from modelflex.registry import CELLS
 
-SAMPLE = 4000
-"""Rows of a trace that the metric of inputs is taken from."""
+SHOWN_STEPS = 10_000
+SHOWN_NUMBERS = 1 << 25
+"""Time steps, and numbers of their inputs, from which terms learn what matters; at most about so many."""
+MIXED = 0.8
+"""Share of them in recordings between two of the pilot's (`Sequences.mixtures`)."""
 IMPORTANCES = ("none", "diagonal", "full", "outputs")
 MAX_TERMS = 1 << 12
 """Terms of a weight: each is searched for on its own."""
@@ -137,6 +140,9 @@ class Refiner:
     what its codes mean: with terms in bits it goes on in integers, otherwise all of it is in floats,
     without activities and nonlinearities.
 
+    What errors matter is learnt from pilot sequences and from mixtures of them, about which the network
+    is undecided: where it is sure, gradients tell little. Symbols are not mixed.
+
     Args:
         pilot: inputs that the network will see; labels are not needed.
 
@@ -149,7 +155,7 @@ class Refiner:
             raise UserError(
                 f"model '{model.name}' consists of terms already", "the model before it was refined"
             )
-        seen, matters = _observe(model, pilot)
+        seen, matters = _observe(model, _shown(model, pilot))
         self.source, self._made = model, dict[tuple[str, Refinement], Terms]()
         self._wholes: dict[str, _Whole] = {}
         layers: list[Layer] = []
@@ -215,6 +221,16 @@ class Refiner:
         return self._made[key]
 
 
+def _shown(model: Model, pilot: Sequences) -> Sequences:
+    """Some of the pilot sequences, and mixtures of them."""
+    steps = max(1, min(SHOWN_STEPS, SHOWN_NUMBERS // pilot.x.shape[1]))
+    if input_symbols(model) is not None:
+        return some_sequences(pilot, steps)
+    own = some_sequences(pilot, max(1, int((1 - MIXED) * steps)))
+    whole = pilot if pilot.lengths.max() <= steps else own
+    return own.followed_by(whole.mixtures(max(1, int(MIXED * steps / whole.mean_length)), 0))
+
+
 def _observe(
     model: Model, pilot: Sequences
 ) -> tuple[Mapping[str, Array], Mapping[str, Mapping[str, Array]]]:
@@ -232,9 +248,8 @@ def _observe(
         if isinstance(layer.plugin, Cell)
         for name in layer.weight_shapes
     ]
-    some = some_sequences(pilot, GRADIENT_STEPS)
-    full = information(program, some, model.output, 0, recurrent)
-    outputs = information(program, some, "values", 0, recurrent)
+    full = information(program, pilot, model.output, 0, recurrent)
+    outputs = information(program, pilot, "values", 0, recurrent)
     return seen, {site[:-2]: {"full": full[site], "outputs": outputs[site]} for site in recurrent}
 
 
@@ -259,14 +274,13 @@ def _wholes(
         groups = {next(iter(after.weight_shapes)): names}
     made = []
     for name, parts in groups.items():
-        thin = max(1, -(-len(seen[parts[0]]) // SAMPLE))
         made.append(
             _Whole(
                 name,
                 np.hstack([matrices[part] for part in parts]),
                 np.sum([biases[part] for part in parts], axis=0),
                 model.weights[parts[0]].gates,
-                np.hstack([seen[part][::thin] for part in parts]).astype(np.float64),
+                np.hstack([seen[part] for part in parts]).astype(np.float64),
                 matters.get(parts[0], {}),
             )
         )
