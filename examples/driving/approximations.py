@@ -85,7 +85,7 @@ def fisher_information(
         velocities = 0 * velocities if errors is None else velocities / errors
         return np.concatenate([actions, velocities], 1)
 
-    def visit(site: str, gradient: Floats) -> None:
+    def visit(site: str, gradient: Floats, _: Floats) -> None:
         nonlocal total
         if site == "lstm0.w_x/0":
             total = total + gradient.astype(np.float64).T @ gradient

@@ -118,14 +118,19 @@ def expand(layout: str, stored: Array, index: Array | None = None, inputs: int =
         return np.ascontiguousarray(stored[:, :, shift].transpose(0, 2, 1, 3)).reshape(p * b, q * b)
     if layout not in SPARSE or index is None:
         raise UserError(f"unknown layout '{layout}'", f"one of {', '.join(LAYOUTS)}")
-    out = stored.shape[0]
+    matrix = np.zeros((stored.shape[0], inputs), stored.dtype)
+    np.put_along_axis(matrix, stored_columns(layout, stored.shape, index, inputs), stored, axis=1)
+    return matrix
+
+
+def stored_columns(layout: str, shape: tuple[int, ...], index: Array, inputs: int) -> Array:
+    """Which column each stored number of a sparse layout belongs to, int64 [out, stored]; see `expand`."""
+    out = shape[0]
     if layout == "n_m":
         groups = index.shape[1]
         columns = (index + (inputs // groups) * np.arange(groups)[:, None]).reshape(out, -1)
     else:
-        width = stored.shape[1] // index.shape[1]
+        width = shape[1] // index.shape[1]
         wide = (index[:, :, None] * width + np.arange(width)).reshape(index.shape[0], -1)
         columns = np.repeat(wide, out // index.shape[0], axis=0)
-    matrix = np.zeros((out, inputs), stored.dtype)
-    np.put_along_axis(matrix, columns.astype(np.int64), stored, axis=1)
-    return matrix
+    return np.asarray(columns, np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 
@@ -19,8 +20,10 @@ from modelflex.execute.interpret import Interpreter
 Values = dict[int, Array]
 Seed = Callable[[Array], Array]
 """Outputs [N or ΣT, K] in the order of the sequences → the objective's gradient in them, likewise."""
-Visit = Callable[[str, Array], None]
-"""Takes a site and the objective's gradient in the product's results [rows, outputs], a piece at a time."""
+Visit = Callable[[str, Array, Array], None]
+"""Takes a site, the objective's gradient in the product's results [rows, outputs] and the product's
+inputs [rows, …], a piece at a time.
+"""
 Adjoint = Callable[[Array], Array]
 
 
@@ -51,7 +54,7 @@ def importances(
     """
     sums = {site: np.zeros(p.geometry.out) for site, p in program.products.items()}
 
-    def add(site: str, gradient: Array) -> None:
+    def add(site: str, gradient: Array, _: Array) -> None:
         squares = np.einsum("ij,ij->j", gradient, gradient, dtype=np.float64)
         sums[site] += squares.reshape(sums[site].size, -1).sum(axis=1)
 
@@ -72,7 +75,7 @@ def information(
     outs = {site: program.products[site].outputs for site in sites}
     sums = {site: np.zeros((out, out)) for site, out in outs.items()}
 
-    def add(site: str, gradient: Array) -> None:
+    def add(site: str, gradient: Array, _: Array) -> None:
         if site in sums:
             sums[site] += gradient.T.astype(np.float64) @ gradient
 
@@ -125,30 +128,65 @@ def backpropagate(program: Program, sequences: Sequences, start: Seed, visit: Vi
     Raises:
         ValueError: see `importances`.
     """
-    if program.numeric != "float":
-        raise ValueError("gradients are defined for float programs only")
-    interpreter = Interpreter(program)
-    packing = make_packing(sequences.lengths)
-    alone = Packing(
-        packing.order, np.array([sequences.count]), np.array([0, sequences.count]), packing.order
-    )
-    ends = sequences.lengths[packing.order]
-    last = packing.offsets[ends - 1] + np.arange(ends.size)
-    value, at = packing.pack(sequences.x).astype(np.float32), packing
-    tapes: list[tuple[Stage, Packing, _Tape, bool]] = []
-    for stage in program.stages:
-        enters = stage.mode == "once" and at is not alone
-        if enters:
-            value, at = value[last], alone
-        tapes.append((stage, at, _forward(interpreter, stage.graph, value, at), enters))
-        value = tapes[-1][2].result
-    gradient = at.pack(start(at.unpack(value).astype(np.float64))).astype(np.float32)
-    for stage, at, tape, enters in reversed(tapes):
-        gradient = _backward(interpreter, stage.graph, tape, at, gradient, visit)
-        if enters:
-            spread = np.zeros((packing.rows.size, gradient.shape[1]), np.float32)
-            spread[last] = gradient
-            gradient = spread
+    run = Forward(program, sequences)
+    run.back(start(run.outputs), visit)
+
+
+@final
+class Forward:
+    """A run of a float program that one can go back through.
+
+    Attributes:
+        outputs: float64 [N or ΣT, K], in the order of the sequences.
+        results: of every stage, float32 [rows, size]; two runs over the same sequences have their rows
+            in the same order, by time step.
+
+    Raises:
+        ValueError: see `importances`.
+    """
+
+    def __init__(self, program: Program, sequences: Sequences) -> None:
+        if program.numeric != "float":
+            raise ValueError("gradients are defined for float programs only")
+        self._interpreter = Interpreter(program)
+        packing = make_packing(sequences.lengths)
+        once = np.array([sequences.count]), np.array([0, sequences.count])
+        alone = Packing(packing.order, *once, packing.order)
+        ends = sequences.lengths[packing.order]
+        self._last = packing.offsets[ends - 1] + np.arange(ends.size)
+        self._rows = packing.rows.size
+        value, at = packing.pack(sequences.x).astype(np.float32), packing
+        self._tapes: list[tuple[Stage, Packing, _Tape, bool]] = []
+        for stage in program.stages:
+            enters = stage.mode == "once" and at is not alone
+            if enters:
+                value, at = value[self._last], alone
+            tape = _forward(self._interpreter, stage.graph, value, at)
+            self._tapes.append((stage, at, tape, enters))
+            value = tape.result
+        self._at = at
+        self.outputs = at.unpack(value).astype(np.float64)
+        self.results = [tape.result for _, _, tape, _ in self._tapes]
+
+    def back(
+        self, gradient: Array, visit: Visit, inside: Mapping[int, Array] | None = None
+    ) -> None:
+        """Go back.
+
+        Args:
+            gradient: the objective's in `outputs`.
+            visit: see `backpropagate`.
+            inside: number of a stage → the objective's own gradient in its `results`.
+        """
+        upstream = self._at.pack(gradient).astype(np.float32)
+        for number, (stage, at, tape, enters) in reversed(list(enumerate(self._tapes))):
+            if inside is not None and number in inside:
+                upstream = upstream + inside[number]
+            upstream = _backward(self._interpreter, stage.graph, tape, at, upstream, visit)
+            if enters:
+                spread = np.zeros((self._rows, upstream.shape[1]), np.float32)
+                spread[self._last] = upstream
+                upstream = spread
 
 
 # --- forwards ------------------------------------------------------------------------------------
@@ -276,7 +314,7 @@ def _reverse(
         if gradient is None:
             continue
         if op.kind == "linear":
-            visit(str(op.site), gradient)
+            visit(str(op.site), gradient, values[op.inputs[0]])
             _accumulate(gradients, op.inputs[0], adjoints[str(op.site)](gradient))
         elif op.kind == "slice":
             whole = op.inputs[0]
@@ -340,4 +378,4 @@ _ELEMENTWISE: Mapping[str, Backward] = {
     "relu": _relu,
     "one_hot": _flat,
 }
-_READS_VALUES = ("mul", "sigmoid", "tanh", "relu")
+_READS_VALUES = ("linear", "mul", "sigmoid", "tanh", "relu")

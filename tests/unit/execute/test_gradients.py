@@ -36,7 +36,7 @@ def bias_gradients(model: Model, data: Sequences, cotangent: Array) -> dict[str,
     """The gradient of Σ cotangent⊙outputs in what is added to every result at all steps."""
     found: dict[str, Array] = {}
 
-    def add(site: str, gradient: Array) -> None:
+    def add(site: str, gradient: Array, _: Array) -> None:
         name = site.rsplit("/", 1)[0]
         found[name] = found.get(name, 0.0) + gradient.sum(axis=0, dtype=np.float64)
 

@@ -364,7 +364,7 @@ def test_gradients_go_back_through_positions_and_frames() -> None:
     v = rng.normal(size=(8, 20))
     found = np.zeros(4)
 
-    def visit(site: str, gradient: Any) -> None:
+    def visit(site: str, gradient: Any, _: Any) -> None:
         if site == "conv.w/0":
             found[:] += gradient.reshape(-1, 4, 15).sum(axis=(0, 2))
 
