@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from modelflex import pipeline
-from modelflex.cli.app import Json, app
+from modelflex.cli.app import Json, app, counting_bar
 from modelflex.errors import UserError
 from modelflex.progressive.refining import Refinement
 from modelflex.report.refining import refined_text
@@ -78,6 +78,14 @@ def refine(
         str, typer.Option(help="Where: cpu (this one), or an FPGA such as zc706.")
     ] = "cpu",
     word_bits: Annotated[int, typer.Option(help="Words of the FPGA: 16 or 32.")] = 32,
+    tune: Annotated[
+        int,
+        typer.Option(
+            help="Steps in which all terms are fitted together, without labels; 2000 take minutes.",
+            min=0,
+            max=100_000,
+        ),
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Turn a network's recurrent weights into terms, the most informative first.
@@ -91,18 +99,21 @@ def refine(
         for share in _shares(kept)
         for weighing in weighings
     ]
-    offers, found = pipeline.refine_model(
-        model,
-        data,
-        out,
-        settings=settings,
-        task=task,
-        quality=quality,
-        operations=operations,
-        deadline_s=deadline_s,
-        on=on,
-        word_bits=word_bits,
-    )
+    with counting_bar("tuning") as tell:
+        offers, found = pipeline.refine_model(
+            model,
+            data,
+            out,
+            settings=settings,
+            task=task,
+            quality=quality,
+            operations=operations,
+            deadline_s=deadline_s,
+            on=on,
+            word_bits=word_bits,
+            tuning_steps=tune,
+            tell=tell,
+        )
     if as_json:
         print(json.dumps(strict_json(found), indent=1))
         return

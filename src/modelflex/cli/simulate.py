@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
 
 from modelflex import pipeline
-from modelflex.cli.app import Json, app, err
+from modelflex.cli.app import Json, app, counting_bar
 from modelflex.errors import UserError
 from modelflex.pipeline.simulate import ArrayOptions
 from modelflex.report.simulate import layers_text, priced_text, sweep_text
@@ -142,7 +139,7 @@ def _systolic(array: dict[str, Any], layers: dict[str, Any], as_json: bool) -> N
         _refuse(array, "stands beside --sweep", "axes in the sweep's file")
         if batch is not None:
             raise UserError("--batch stands beside --sweep", "workload.batch in the sweep's file")
-        with _progress() as tell:
+        with counting_bar("simulating") as tell:
             swept = pipeline.simulate_sweep(layers["sweep"], folder or DEFAULT_OUT, tell)
         _show(swept, sweep_text(swept), as_json)
         return
@@ -170,16 +167,6 @@ def _array(given: dict[str, Any]) -> ArrayOptions:
         return ArrayOptions.from_config(config, compat)
     sizes = {field: given.pop(name) for name, field in _FIELDS.items() if name in given}
     return ArrayOptions.from_sizes(sizes, **given, compat=compat)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar with the time remaining, on stderr."""
-    columns = Progress.get_default_columns()
-    # Where nobody watches, a stopped bar would leave an empty line.
-    with Progress(*columns, console=err, transient=True, disable=not err.is_interactive) as bar:
-        task = bar.add_task("simulating", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _refuse(given: dict[str, Any], reason: str, hint: str) -> None:

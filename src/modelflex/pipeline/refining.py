@@ -27,9 +27,10 @@ from modelflex.platforms.fpga.chip import Chip
 from modelflex.platforms.fpga.engine import GATES, Engine
 from modelflex.platforms.fpga.explore import Design, explore
 from modelflex.platforms.fpga.operators import find_word
-from modelflex.progressive.choosing import Offer, Price, Target, choose, operations_price
+from modelflex.progressive.choosing import Offer, Price, Target, choose, operations_price, tuned
 from modelflex.progressive.climbing import term_weights
 from modelflex.progressive.refining import Refinement, Refiner
+from modelflex.progressive.tuning import Tell, check_tunable
 from modelflex.search.problem import model_digest
 
 CPU: Final = "cpu"
@@ -51,6 +52,8 @@ def refine_model(
     deadline_s: float | None = None,
     on: str = CPU,
     word_bits: int = 32,
+    tuning_steps: int = 0,
+    tell: Tell = lambda done, total: None,
 ) -> tuple[list[Offer], dict[str, Any]]:
     """Make a network progressive: every setting's ladder, the best first, and what the best is.
 
@@ -68,6 +71,8 @@ def refine_model(
         deadline_s: seconds for a step on `on`, to be used best.
         on: "cpu", this one, or an FPGA: the name of a shipped spec or a .toml file.
         word_bits: of the FPGA's numbers.
+        tuning_steps: in which the terms of the best offer are fitted together (`tune`), for another offer.
+        tell: called with (steps done, of how many) of them.
 
     Raises:
         UserError: what the loaders refuse, settings that don't fit, or more than one target.
@@ -81,12 +86,18 @@ def refine_model(
     if model.numeric != "float":  # gradients, from which the information comes, are those of floats
         settings = tuple(dict.fromkeys(replace(s, importance="none") for s in settings))
     # Products of this size gain from a second thread; the result is the same on any number.
+    if tuning_steps:
+        check_tunable(model, settings)
     with threadpool_limits(1):
         original = Interpreter(build_program(model)).run(judged).outputs
         refiner = Refiner(model, fitted)
         in_seconds = timed or (on != CPU and operations is None)
         price = _price(on, word_bits, judged) if in_seconds else operations_price
-        offers = choose(refiner, original, judged, settings, target, price, make_task(task))
+        figure = make_task(task)
+        offers = choose(refiner, original, judged, settings, target, price, figure)
+        if tuning_steps:
+            given = model, fitted, original, judged, target, price, tuning_steps, figure, tell
+            offers = sorted([tuned(offers[0], *given), *offers], key=target.better)
     best = offers[0]
     found = _told(best, offers, target, "s" if price is not operations_price else "operations")
     if out is not None:
@@ -95,6 +106,7 @@ def refine_model(
             "source_sha256": model_digest(model),
             "data_sha256": sequences.digest,
             "settings": {name: asdict(setting) for name, setting in best.settings.items()},
+            "tuning_steps": best.tuning_steps,
         }
         save_artefact(best.model, out, recipe=None, provenance=notes, ladder=best.ladder)
     return offers, found
@@ -194,7 +206,8 @@ def _told(best: Offer, offers: Sequence[Offer], target: Target, unit: str) -> di
         "offers": [
             {
                 "settings": {n: asdict(setting) for n, setting in offer.settings.items()},
-                "label": "; ".join(dict.fromkeys(s.label for s in offer.settings.values())),
+                "label": offer.label,
+                "tuning_steps": offer.tuning_steps,
                 "met": offer.met,
                 "price": offer.price,
                 "rung": asdict(offer.rung),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from modelflex.core.data import Sequences
@@ -13,6 +13,7 @@ from modelflex.core.model import Model
 from modelflex.evaluate import Task
 from modelflex.progressive.climbing import climb, operations
 from modelflex.progressive.refining import Refinement, Refiner
+from modelflex.progressive.tuning import Tell, tune
 
 Price = Callable[[Model, Mapping[str, int]], float]
 """(refined model, weight → terms) → what a step costs, such as operations or seconds."""
@@ -50,6 +51,7 @@ class Offer:
             last, or the first.
         price: of that rung.
         met: whether the target is.
+        tuning_steps: in which all terms were fitted together; 0 where they are as their settings made them.
     """
 
     settings: Mapping[str, Refinement]
@@ -58,6 +60,13 @@ class Offer:
     rung: Rung
     price: float
     met: bool
+    tuning_steps: int = 0
+
+    @property
+    def label(self) -> str:
+        """The settings in short."""
+        names = "; ".join(dict.fromkeys(s.label for s in self.settings.values()))
+        return f"{names}, tuned" if self.tuning_steps else names
 
 
 def choose(
@@ -98,6 +107,27 @@ def choose(
         for setting in settings:
             tried({**best.settings, name: setting})
     return sorted(made.values(), key=target.better)
+
+
+def tuned(
+    offer: Offer,
+    dense: Model,
+    pilot: Sequences,
+    original: Array,
+    judged: Sequences,
+    target: Target,
+    price: Price,
+    steps: int,
+    task: Task | None = None,
+    tell: Tell = lambda done, total: None,
+) -> Offer:
+    """An offer with its terms fitted together, for the quality that is wanted or that its limit allows;
+    see `tune` and `choose`.
+    """
+    quality = offer.rung.divergence if target.quality is None else target.quality
+    model = tune(offer.model, dense, pilot, offer.ladder, quality, steps, tell=tell)
+    ladder = climb(model, original, judged, task)
+    return replace(_offer(offer.settings, model, ladder, target, price), tuning_steps=steps)
 
 
 def _offer(

@@ -20,7 +20,6 @@ def refined_text(offers: Sequence[Offer], found: Mapping[str, Any]) -> Renderabl
     """The best offer's ladder, and a row for each other offer."""
     best = offers[0]
     ladder, share = best.ladder, 1 / max(1, best.ladder.dense_operations)
-    title = "; ".join(dict.fromkeys(s.label for s in best.settings.values()))
     table = Table(box=None, pad_edge=False, header_style="bold underline")
     names = (
         "Terms",
@@ -48,7 +47,7 @@ def refined_text(offers: Sequence[Offer], found: Mapping[str, Any]) -> Renderabl
             "◄" if rung is best.rung else "",
         )
     parts: list[RenderableType] = [
-        Text(f"{', '.join(best.settings)}: {title}", style="bold"),
+        Text(f"{', '.join(best.settings)}: {best.label}", style="bold"),
         table,
     ]
     if len(offers) > 1:
@@ -71,9 +70,8 @@ def _offers(offers: Sequence[Offer], unit: str) -> Table:
         price = (
             f"{offer.price:,.0f} op" if unit == "operations" else show_quantity(offer.price, "s")
         )
-        labels = "; ".join(s.label for s in offer.settings.values())
         terms = "+".join(str(n) for n in offer.rung.terms.values())
         table.add_row(
-            terms, price, f"{offer.rung.divergence:.3g}", "yes" if offer.met else "no", labels
+            terms, price, f"{offer.rung.divergence:.3g}", "yes" if offer.met else "no", offer.label
         )
     return table
