@@ -116,18 +116,24 @@ class Sequences:
         x, lengths = (self.x, more.x), (self.lengths, more.lengths)
         return Sequences(np.concatenate(x), np.concatenate(lengths))
 
+    def cut(self, steps: int) -> Sequences:
+        """The recordings in pieces of at most `steps` time steps, without targets."""
+        pieces = [min(steps, n - at) for n in self.lengths.tolist() for at in range(0, n, steps)]
+        return Sequences(self.x, np.array(pieces, np.int64))
+
     def mixtures(self, count: int, seed: int) -> Sequences:
-        """`count` recordings that lie between two of these, without targets.
+        """`count` recordings that lie between two of these, float32, without targets.
 
         Each is the mean of one and of another stretched to its length, with a weight drawn evenly from
         0 … 1 (Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018, of the inputs alone):
-        networks are undecided about them that are sure of all recordings.
+        networks are undecided about them that are sure of all recordings. The ones are evenly spaced
+        (recordings often come sorted by class), the others drawn.
         """
         rng = np.random.default_rng(seed)
         starts = np.cumsum(self.lengths) - self.lengths
         made, lengths = [], []
         for number in range(count):
-            one, other = number % self.count, int(rng.integers(self.count))
+            one, other = number * self.count // count, int(rng.integers(self.count))
             length, rows = int(self.lengths[one]), int(self.lengths[other])
             place = np.linspace(0, rows - 1, length, dtype=np.float32)[:, None]
             before = place.astype(np.int64)[:, 0]
@@ -137,7 +143,7 @@ class Sequences:
             stretched = (1 - part) * second[before] + part * second[after]
             weight = np.float32(rng.random())
             first = self.x[starts[one] : starts[one] + length]
-            made.append(weight * first + (1 - weight) * stretched)
+            made.append((weight * first + (1 - weight) * stretched).astype(np.float32))
             lengths.append(length)
         return Sequences(np.concatenate(made), np.array(lengths, np.int64))
 

@@ -226,9 +226,8 @@ def _shown(model: Model, pilot: Sequences) -> Sequences:
     steps = max(1, min(SHOWN_STEPS, SHOWN_NUMBERS // pilot.x.shape[1]))
     if input_symbols(model) is not None:
         return some_sequences(pilot, steps)
-    own = some_sequences(pilot, max(1, int((1 - MIXED) * steps)))
-    whole = pilot if pilot.lengths.max() <= steps else own
-    return own.followed_by(whole.mixtures(max(1, int(MIXED * steps / whole.mean_length)), 0))
+    own, pilot = some_sequences(pilot, max(1, int((1 - MIXED) * steps))), pilot.cut(steps)
+    return own.followed_by(pilot.mixtures(max(1, int(MIXED * steps / pilot.mean_length)), 0))
 
 
 def _observe(
