@@ -85,9 +85,11 @@ def refine_model(
     fitted, judged = _split(sequences)
     if model.numeric != "float":  # gradients, from which the information comes, are those of floats
         settings = tuple(dict.fromkeys(replace(s, importance="none") for s in settings))
-    # Products of this size gain from a second thread; the result is the same on any number.
+    if tuning_steps < 0:
+        raise UserError(f"{tuning_steps} steps of tuning are wanted", "0 or more")
     if tuning_steps:
         check_tunable(model, settings)
+    # Products of this size gain nothing from a second thread; the result is the same on any number.
     with threadpool_limits(1):
         original = Interpreter(build_program(model)).run(judged).outputs
         refiner = Refiner(model, fitted)
@@ -97,7 +99,9 @@ def refine_model(
         offers = choose(refiner, original, judged, settings, target, price, figure)
         if tuning_steps:
             given = model, fitted, original, judged, target, price, tuning_steps, figure, tell
-            offers = sorted([tuned(offers[0], *given), *offers], key=target.better)
+            another = tuned(offers[0], *given)
+            if another is not offers[0]:
+                offers = sorted([another, *offers], key=target.better)
     best = offers[0]
     found = _told(best, offers, target, "s" if price is not operations_price else "operations")
     if out is not None:

@@ -122,10 +122,12 @@ def tuned(
     tell: Tell = lambda done, total: None,
 ) -> Offer:
     """An offer with its terms fitted together, for the quality that is wanted or that its limit allows;
-    see `tune` and `choose`.
+    the same offer where no rung is near that. See `tune` and `choose`.
     """
     quality = offer.rung.divergence if target.quality is None else target.quality
     model = tune(offer.model, dense, pilot, offer.ladder, quality, steps, tell=tell)
+    if model is offer.model:
+        return offer
     ladder = climb(model, original, judged, task)
     return replace(_offer(offer.settings, model, ladder, target, price), tuning_steps=steps)
 

@@ -130,16 +130,19 @@ class _Fitted:
             parameter.step(gradient, rate, count)
             gradient.fill(0)
 
+    @property
+    def finite(self) -> bool:
+        """Whether all numbers are."""
+        return all(np.isfinite(p.value).all() for p in (self.u, self.v, self.c, self.base))
+
     def terms(self) -> Terms:
         """The weight as it is now."""
         codes = self.v.value
         if self.columns is not None:
             codes = np.take_along_axis(codes, self.columns, axis=1)
-        v = replace(
-            self.weight.v,
-            part=replace(self.weight.v.part, codes=codes.copy()),
-            own_bias=Part(self.c.value.copy(), FLOAT_BITS),
-        )
+        v = replace(self.weight.v, part=replace(self.weight.v.part, codes=codes.copy()))
+        if v.own_bias is not None:  # else c is zero, and so are its steps
+            v = replace(v, own_bias=Part(self.c.value.copy(), FLOAT_BITS))
         u = replace(
             self.weight.u,
             part=replace(self.weight.u.part, codes=self.u.value.copy()),
@@ -185,7 +188,7 @@ def tune(
     of them (`Sequences.mixtures`; symbols are not mixed).
 
     Args:
-        model: refined, in floats, with one v for all rows.
+        model: refined, in floats, with one v for all rows (`check_tunable`).
         dense: the network whose answers are wanted.
         pilot: inputs; labels are not used.
         ladder: of `model`.
@@ -193,15 +196,18 @@ def tune(
         steps: of the optimiser.
         tell: called after each of them with (done, of how many).
 
+    Returns:
+        Its ladder is another one. `model` itself where no rung is near the quality.
+
     Raises:
-        UserError: see `check_tunable`, which tells it before there are terms.
+        UserError: numbers become too large for float32.
     """
     fitted = {name: _Fitted(weight) for name, weight in term_weights(model).items()}
     rng = np.random.default_rng(seed)
     rungs = [r.terms for r in ladder.rungs if quality / NEAR < r.divergence < quality * NEAR]
     if not rungs:
         return model
-    mixed, pieces = input_symbols(dense) is None, _pieces(pilot)
+    mixed, pieces = input_symbols(dense) is None, pilot.cut(BATCH_STEPS)
     program = build_program(dense)
     size = min(quality, LARGEST)
     size = RATE * (size if dense.output == VALUES else np.sqrt(size))
@@ -210,17 +216,16 @@ def tune(
         wanted = Forward(program, batch)
         for at in rng.choice(len(rungs), min(PREFIXES, len(rungs)), replace=False):
             _descend(model, fitted, rungs[at], batch, wanted)
-        for one in fitted.values():
+        for name, one in fitted.items():
             one.step(size * 0.5 * (1 + np.cos(np.pi * step / steps)), step + 1)
+            if not one.finite:
+                raise UserError(
+                    f"the terms of '{name}' are not finite after {step + 1} steps of tuning",
+                    "finite numbers",
+                    "leave the tuning out, or give data of the size that the network was trained on",
+                )
         tell(step + 1, steps)
     return model.with_weights({name: one.terms() for name, one in fitted.items()})
-
-
-def _pieces(pilot: Sequences) -> Sequences:
-    """The sequences cut where they are longer than a batch."""
-    whole, rest = np.divmod(pilot.lengths, BATCH_STEPS)
-    cut = [[BATCH_STEPS] * n + [r] * (r > 0) for n, r in zip(whole, rest.tolist(), strict=True)]
-    return Sequences(pilot.x, np.concatenate(cut).astype(np.int64))
 
 
 def _batch(pilot: Sequences, mixed: bool, rng: np.random.Generator) -> Sequences:
