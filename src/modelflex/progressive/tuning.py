@@ -45,7 +45,7 @@ FLOOR = 1e-6
 
 
 @final
-class _Parameter:
+class Parameter:
     """An array that is fitted by Adam (Kingma and Ba, ICLR 2015), each slice at a rate of its own size.
 
     Args:
@@ -91,9 +91,9 @@ class _Fitted:
             weight.v.bias_value().astype(np.float32),
             weight.u.bias_value().astype(np.float32),
         )
-        self.u = _Parameter(values[0], 0)
-        self.v = _Parameter(v, 1, mask)
-        self.c, self.base = _Parameter(values[2], None), _Parameter(values[3], None)
+        self.u = Parameter(values[0], 0)
+        self.v = Parameter(v, 1, mask)
+        self.c, self.base = Parameter(values[2], None), Parameter(values[3], None)
         self.gradients = [np.zeros_like(value) for value in values]
 
     def prefix(self, terms: int) -> Weight:
@@ -169,6 +169,7 @@ def check_tunable(dense: Model, settings: Sequence[Refinement]) -> None:
         )
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite is told
 def tune(
     model: Model,
     dense: Model,
