@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from _methods_cases import FAMILIES, Family, prepared
 
-from modelflex.core.data import Sequences
+from modelflex.core.data import Draw, Sequences
 from modelflex.core.divergence import divergences
 from modelflex.core.extension import Cell
 from modelflex.core.fixed import Array
@@ -25,13 +25,14 @@ from modelflex.importers.data import load_sequences
 from modelflex.importers.models import load_model
 from modelflex.progressive.climbing import climb, operations, term_weights
 from modelflex.progressive.refining import Refinement, Refiner
+from modelflex.progressive.tuning import tune
 
 LEVELS = (1.0, 0.1, 0.01, 0.001)
 """KL divergences, nats."""
 NETWORKS = {
     "vowels": ("vowels LSTM-128", 3, 1, 1, None),
-    "digits": ("digits LSTM-256×2", 1, 4, 2, None),
-    "characters": ("Shakespeare LSTM-320", 1, 4, 2, 200),
+    "digits": ("digits LSTM-256×2", 3, 4, 2, None),
+    "characters": ("Shakespeare LSTM-320", 3, 4, 2, 200),
 }
 """Name → family, checkpoints, every n-th pilot (validation) and test sequence that is judged, and how many
 steps of it.
@@ -136,12 +137,21 @@ class Course:
         return None if found is None else self.share(found)
 
 
-def term_path(case: Case, settings: Mapping[str, Refinement]) -> Course:
+def term_path(
+    case: Case, settings: Mapping[str, Refinement], tuned: tuple[float, int] | None = None
+) -> Course:
     """Terms of all layers, given out greedily by what they lower the divergence of pilot data for their
     operations.
+
+    Args:
+        tuned: the divergence for which they are fitted together to the calibration data, and steps.
     """
     model = case.refiner.refined(settings)
     ladder = climb(model, case.original["pilot"], case.pilot)
+    if tuned is not None:
+        quality, steps = tuned
+        model = tune(model, case.model, case.calibration, ladder, quality, steps)
+        ladder = climb(model, case.original["pilot"], case.pilot)
     steps, coarse = [dict(ladder.rungs[0].terms)], [0]
     for rung in ladder.rungs[1:]:
         while steps[-1] != rung.terms:
@@ -214,7 +224,7 @@ def load_cases(name: str, folder: Path) -> list[Case]:
             Case(
                 f"{wanted} {Path(weights).name}",
                 load_model(at),
-                family.draw.apply(train, 0),
+                Draw(family.draw.limit).apply(train, 0),
                 _some(parts["validation"], every, steps),
                 _some(parts["test"], every_test, steps),
             )

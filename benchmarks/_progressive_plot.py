@@ -11,7 +11,7 @@ WIDTH, HEIGHT = 640, 400
 LEFT, TOP, RIGHT, BOTTOM = 64, 40, 180, 48
 COLOURS = {
     "dense tiles": "#8a97a5", "bit planes": "#b58900", "published": "#d97a26", "refit": "#b3261e",
-    "low rank": "#6c4fa3", "low rank, whitened": "#2a8f5b", "ours": "#0f5ea3",
+    "low rank": "#6c4fa3", "low rank, whitened": "#2a8f5b", "ours": "#0f5ea3", "ours, tuned": "#0aa5c2",
 }  # fmt: skip
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 LEAST, MOST = 1e-4, 10.0
