@@ -23,9 +23,9 @@ from modelflex.core.weight import float_weight
 from modelflex.execute.interpret import Interpreter
 from modelflex.importers.data import load_sequences
 from modelflex.importers.models import load_model
+from modelflex.progressive.choosing import fit_together
 from modelflex.progressive.climbing import climb, operations, term_weights
 from modelflex.progressive.refining import Refinement, Refiner
-from modelflex.progressive.tuning import tune
 
 LEVELS = (1.0, 0.1, 0.01, 0.001)
 """KL divergences, nats."""
@@ -150,7 +150,8 @@ def term_path(
     ladder = climb(model, case.original["pilot"], case.pilot)
     if tuned is not None:
         quality, steps = tuned
-        model = tune(model, case.model, case.calibration, ladder, quality, steps)
+        given = model, case.calibration, ladder, quality, steps
+        model = fit_together(case.refiner, settings, *given)
         ladder = climb(model, case.original["pilot"], case.pilot)
     steps, coarse = [dict(ladder.rungs[0].terms)], [0]
     for rung in ladder.rungs[1:]:

@@ -66,6 +66,16 @@ class InputMetric:
         """H = I: every entry of a matrix weighs the same."""
         return cls(None, None, np.zeros((0, inputs)), 1.0)
 
+    def with_constant(self) -> InputMetric:
+        """The metric of these inputs without their mean, and of one more that is always 1."""
+        if self.moment is not None:
+            moment = np.zeros((self.inputs + 1, self.inputs + 1))
+            moment[:-1, :-1], moment[-1, -1] = self.moment, 1.0
+            return InputMetric(None, moment, None, self.damped)
+        sample = np.zeros((len(self._held) + 1, self.inputs + 1))
+        sample[:-1, :-1], sample[-1, -1] = self._held, 1.0
+        return InputMetric(None, None, sample, self.damped)
+
     @property
     def inputs(self) -> int:
         """Columns of the matrices that are measured."""

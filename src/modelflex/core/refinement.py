@@ -125,6 +125,34 @@ def decompose(
     return Factors(u, v, -v @ measure.mean, w @ measure.mean)
 
 
+def completed(
+    matrix: Array, head: Factors, terms: int, metric: InputMetric, importance: Array | None = None
+) -> Factors:
+    """Given terms, followed by those of the closed form for what they leave of A·x: all together are
+    A·x again.
+
+    Args:
+        matrix: A [R, C].
+        head: the first terms, however they were found, with one v for all rows.
+        terms: how many may follow; C + 1, or R, are enough for all that is left.
+        metric, importance: see `decompose`.
+    """
+    w = np.asarray(matrix, np.float64)
+    mean = np.zeros(w.shape[1]) if metric.mean is None else metric.mean
+    # What is left is affine: its constant is the factor of one more input.
+    constant = w @ mean - head.base - head.u @ (head.v @ mean + head.offset)
+    left = np.column_stack([w - head.matrix(), constant])
+    weighing = _weighing(importance, len(w))
+    u, v = _closed_form(left, terms, 1, metric.with_constant(), weighing)
+    offset = v[:, -1] - v[:, :-1] @ mean
+    return Factors(
+        np.hstack([head.u, u]),
+        np.vstack([head.v, v[:, :-1]]),
+        np.concatenate([head.offset, offset]),
+        head.base,
+    )
+
+
 def _checked(w: Array, terms: int, kept: int | None, groups: int, block: int, scheme: str) -> int:
     if w.ndim != 2 or not w.size or not np.all(np.isfinite(w)):
         raise UserError(

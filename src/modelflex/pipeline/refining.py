@@ -98,7 +98,7 @@ def refine_model(
         figure = make_task(task)
         offers = choose(refiner, original, judged, settings, target, price, figure)
         if tuning_steps:
-            given = model, fitted, original, judged, target, price, tuning_steps, figure, tell
+            given = refiner, fitted, original, judged, target, price, tuning_steps, figure, tell
             another = tuned(offers[0], *given)
             if another is not offers[0]:
                 offers = sorted([another, *offers], key=target.better)

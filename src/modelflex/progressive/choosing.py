@@ -13,7 +13,7 @@ from modelflex.core.model import Model
 from modelflex.evaluate import Task
 from modelflex.progressive.climbing import climb, operations
 from modelflex.progressive.refining import Refinement, Refiner
-from modelflex.progressive.tuning import Tell, tune
+from modelflex.progressive.tuning import Tell, rungs_near, tune
 
 Price = Callable[[Model, Mapping[str, int]], float]
 """(refined model, weight → terms) → what a step costs, such as operations or seconds."""
@@ -111,7 +111,7 @@ def choose(
 
 def tuned(
     offer: Offer,
-    dense: Model,
+    refiner: Refiner,
     pilot: Sequences,
     original: Array,
     judged: Sequences,
@@ -122,14 +122,37 @@ def tuned(
     tell: Tell = lambda done, total: None,
 ) -> Offer:
     """An offer with its terms fitted together, for the quality that is wanted or that its limit allows;
-    the same offer where no rung is near that. See `tune` and `choose`.
+    the same offer where no rung is near that. See `fit_together` and `choose`.
     """
     quality = offer.rung.divergence if target.quality is None else target.quality
-    model = tune(offer.model, dense, pilot, offer.ladder, quality, steps, tell=tell)
+    given = offer.model, pilot, offer.ladder, quality, steps, tell
+    model = fit_together(refiner, offer.settings, *given)
     if model is offer.model:
         return offer
     ladder = climb(model, original, judged, task)
     return replace(_offer(offer.settings, model, ladder, target, price), tuning_steps=steps)
+
+
+def fit_together(
+    refiner: Refiner,
+    settings: Mapping[str, Refinement],
+    model: Model,
+    pilot: Sequences,
+    ladder: Ladder,
+    quality: float,
+    steps: int,
+    tell: Tell = lambda done, total: None,
+) -> Model:
+    """A refined network whose first terms are tuned, as many as rungs near the quality have, and
+    followed by terms that lead to the dense network again; see `tune` and `Refiner.completed`.
+    """
+    rungs = rungs_near(ladder, quality)
+    if not rungs:
+        return model
+    made = tune(model, refiner.source, pilot, ladder, quality, steps, tell=tell)
+    return refiner.completed(
+        made, settings, {name: max(r.terms[name] for r in rungs) for name in settings}
+    )
 
 
 def _offer(

@@ -17,7 +17,7 @@ from modelflex.core.layout import index_bits
 from modelflex.core.model import Layer, Model
 from modelflex.core.part import FLOAT_BITS, Part
 from modelflex.core.program import build_program, input_symbols
-from modelflex.core.refinement import SCHEMES, Factors, decompose, operations
+from modelflex.core.refinement import SCHEMES, Factors, completed, decompose, operations
 from modelflex.core.weight import Matrix, Terms, Weight, float_weight
 from modelflex.errors import UserError, nearest
 from modelflex.execute.gradients import information
@@ -210,6 +210,23 @@ class Refiner:
             layers = tuple(replace(layer, nonlinearity=None) for layer in layers)
         return replace(self.source, layers=layers, weights=weights)
 
+    def completed(
+        self, model: Model, settings: Mapping[str, Refinement], heads: Mapping[str, int]
+    ) -> Model:
+        """A network whose first terms were changed, with other terms after them, which lead to the
+        dense network again; weights whose v leave numbers out stay as they are.
+
+        Args:
+            model: in floats; all rows share the v of each term.
+            heads: how many terms of each weight are kept.
+        """
+        made = {}
+        for name, setting in settings.items():
+            weight = model.weights[name]
+            if isinstance(weight, Terms) and weight.v.layout == "dense":
+                made[name] = _completed(self._wholes[name], setting, weight, heads[name])
+        return model.with_weights(made)
+
     def _terms(self, name: str, setting: Refinement) -> Terms:
         key = name, setting
         if key not in self._made:
@@ -301,6 +318,20 @@ def terms_of(whole: _Whole, setting: Refinement) -> Terms:
         importance=_weighing(whole.importance, setting),
     )
     return float_terms(factors, whole.bias, whole.gates, setting.kept_of(columns), setting.block)
+
+
+def _completed(whole: _Whole, setting: Refinement, changed: Terms, count: int) -> Terms:
+    rows, columns = whole.matrix.shape
+    u, v = changed.u.dense()[:, :count], changed.v.dense()[:count]
+    base = changed.u.bias_value() - whole.bias
+    factors = completed(
+        whole.matrix,
+        Factors(u, v, changed.v.bias_value()[:count], base),
+        setting.count(rows, columns, 1) + 1,
+        InputMetric.of(whole.sample),
+        _weighing(whole.importance, setting),
+    )
+    return float_terms(factors, whole.bias, whole.gates, columns, 1)
 
 
 def _weighing(known: Mapping[str, Array], setting: Refinement) -> Array | None:

@@ -12,7 +12,7 @@ from modelflex.core.data import Sequences
 from modelflex.core.divergence import VALUES, divergences, judged, log_softmax
 from modelflex.core.extension import Cell
 from modelflex.core.fixed import Array
-from modelflex.core.ladder import Ladder
+from modelflex.core.ladder import Ladder, Rung
 from modelflex.core.layout import stored_columns
 from modelflex.core.model import Model
 from modelflex.core.part import FLOAT_BITS, Part
@@ -169,6 +169,11 @@ def check_tunable(dense: Model, settings: Sequence[Refinement]) -> None:
         )
 
 
+def rungs_near(ladder: Ladder, quality: float) -> list[Rung]:
+    """Those whose divergence is near a quality."""
+    return [r for r in ladder.rungs if quality / NEAR < r.divergence < quality * NEAR]
+
+
 @np.errstate(over="ignore", invalid="ignore")  # what is not finite is told
 def tune(
     model: Model,
@@ -205,7 +210,7 @@ def tune(
     """
     fitted = {name: _Fitted(weight) for name, weight in term_weights(model).items()}
     rng = np.random.default_rng(seed)
-    rungs = [r.terms for r in ladder.rungs if quality / NEAR < r.divergence < quality * NEAR]
+    rungs = [r.terms for r in rungs_near(ladder, quality)]
     if not rungs:
         return model
     mixed, pieces = input_symbols(dense) is None, pilot.cut(BATCH_STEPS)
