@@ -70,7 +70,7 @@ class InputMetric:
         """The metric of these inputs without their mean, and of one more that is always 1."""
         if self.moment is not None:
             moment = np.zeros((self.inputs + 1, self.inputs + 1))
-            moment[:-1, :-1], moment[-1, -1] = self.moment, 1.0
+            moment[:-1, :-1], moment[-1, -1] = self.moment, 1.0 + self.damped
             return InputMetric(None, moment, None, self.damped)
         sample = np.zeros((len(self._held) + 1, self.inputs + 1))
         sample[:-1, :-1], sample[-1, -1] = self._held, 1.0

@@ -133,7 +133,7 @@ def completed(
 
     Args:
         matrix: A [R, C].
-        head: the first terms, however they were found, with one v for all rows.
+        head: the first terms, one or more, however they were found, with one v for all rows.
         terms: how many may follow; C + 1, or R, are enough for all that is left.
         metric, importance: see `decompose`.
     """

@@ -151,7 +151,7 @@ def fit_together(
         return model
     made = tune(model, refiner.source, pilot, ladder, quality, steps, tell=tell)
     return refiner.completed(
-        made, settings, {name: max(r.terms[name] for r in rungs) for name in settings}
+        made, settings, {name: max(1, *(r.terms[name] for r in rungs)) for name in settings}
     )
 
 

@@ -218,7 +218,7 @@ class Refiner:
 
         Args:
             model: in floats; all rows share the v of each term.
-            heads: how many terms of each weight are kept.
+            heads: how many terms of each weight are kept, at most those of its setting.
         """
         made = {}
         for name, setting in settings.items():
@@ -324,10 +324,11 @@ def _completed(whole: _Whole, setting: Refinement, changed: Terms, count: int) -
     rows, columns = whole.matrix.shape
     u, v = changed.u.dense()[:, :count], changed.v.dense()[:count]
     base = changed.u.bias_value() - whole.bias
+    wanted = count + min(rows, columns + 1) if setting.terms is None else setting.terms
     factors = completed(
         whole.matrix,
         Factors(u, v, changed.v.bias_value()[:count], base),
-        setting.count(rows, columns, 1) + 1,
+        min(wanted, MAX_TERMS) - count,
         InputMetric.of(whole.sample),
         _weighing(whole.importance, setting),
     )

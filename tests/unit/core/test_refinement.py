@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from modelflex.core.fixed import Array
 from modelflex.core.input_metric import InputMetric
-from modelflex.core.refinement import SCHEMES, Factors, decompose, operations, refit
+from modelflex.core.refinement import SCHEMES, Factors, completed, decompose, operations, refit
 from modelflex.core.refinement_orders import bit_planes, column_tiles, largest_rows, row_tiles
 from modelflex.errors import UserError
 
@@ -210,6 +212,48 @@ def test_whitened_beats_published_for_the_inputs() -> None:
             for scheme in ("published", "whitened")
         }
         assert lost["whitened"] < 0.5 * lost["published"]
+
+
+@given(SEEDS, st.integers(1, 8), st.integers(1, 10), st.integers(1, 4), st.integers(2, 40))
+@settings(deadline=None)
+def test_given_terms_are_completed_to_the_map(
+    seed: int, rows: int, columns: int, first: int, steps: int
+) -> None:
+    """Whatever the first terms and their base are; each prefix leaves no more than the one before."""
+    w, inputs, importance = case(seed, rows, columns, steps)
+    rng = np.random.default_rng(seed + 1)
+    shapes = (rows, first), (first, columns), (first,), (rows,)
+    head = Factors(*(rng.normal(size=shape) for shape in shapes))
+    metric = InputMetric.of(inputs)
+    made = completed(w, head, min(rows, columns + 1), metric, importance)
+    np.testing.assert_array_equal(made.matrix(first), head.matrix())
+    np.testing.assert_array_equal(made.bias(first), head.bias())
+    scale = np.abs(w).max() + np.abs(head.matrix()).max() * (1 + np.abs(inputs).max())
+    np.testing.assert_allclose(made.matrix(), w, atol=1e-7 * scale)
+    np.testing.assert_allclose(made.bias(), 0, atol=1e-6 * scale)
+    weighed = importance * rows / np.trace(importance) + 0.01 * np.eye(rows)
+    lower = np.linalg.cholesky(weighed)
+    moment = damped(inputs, centred=True)
+
+    def left(n: int) -> float:
+        """The error of the affine map over inputs of this mean and moment, written out."""
+        wrong, mean = lower.T @ (w - made.matrix(n)), inputs.mean(axis=0)
+        constant = lower.T @ ((w - made.matrix(n)) @ mean - made.bias(n))
+        return error(wrong, moment) + float(constant @ constant) * (1 + metric.damped)
+
+    errors = [left(n) for n in range(first, made.terms + 1)]
+    assert all(b <= a + 1e-9 * errors[0] for a, b in pairwise(errors))
+    # The first that follows is the best of rank 1 (Eckart–Young), the mean included.
+    if len(errors) > 1:
+        both = np.column_stack(
+            [w - head.matrix(), w @ inputs.mean(0) - head.matrix() @ inputs.mean(0) - head.bias()]
+        )
+        square = np.zeros((columns + 1, columns + 1))
+        square[:-1, :-1], square[-1, -1] = moment, 1.0 + metric.damped
+        values = np.linalg.svd(lower.T @ both @ np.linalg.cholesky(square), compute_uv=False)
+        assert errors[1] == pytest.approx(
+            float(np.sum(values[1:] ** 2)), rel=1e-6, abs=1e-9 * errors[0]
+        )
 
 
 def test_sample_of_few_rows_gives_what_its_moment_gives() -> None:

@@ -127,6 +127,38 @@ def test_a_compressed_network_is_taken_at_what_its_codes_mean() -> None:
     assert error < 1e-5
 
 
+def test_changed_terms_are_followed_by_those_that_lead_to_the_dense_network() -> None:
+    model, data = network(4, "lstm", "gru")
+    refiner = Refiner(model, data)
+    settings = dict.fromkeys(refiner.weights, Refinement())
+    settings["layer1.w_h"] = Refinement(kept=0.5)  # no terms that leave numbers out are exact
+    refined = refiner.refined(settings)
+    rng = np.random.default_rng(0)
+    changed = {}
+    for name in refiner.weights:
+        weight = refined.weights[name]
+        assert isinstance(weight, Terms)
+        u = weight.u.part.codes * rng.uniform(0.9, 1.1, weight.u.part.codes.shape)
+        changed[name] = replace(
+            weight,
+            u=replace(weight.u, part=replace(weight.u.part, codes=u.astype(np.float32))),
+        )
+    made = refiner.completed(
+        refined.with_weights(changed), settings, dict.fromkeys(refiner.weights, 3)
+    )
+    for name in refiner.weights:
+        weight, old = made.weights[name], changed[name]
+        assert isinstance(weight, Terms)
+        if name == "layer1.w_h":
+            assert weight is old
+            continue
+        np.testing.assert_allclose(weight.prefix(3), old.prefix(3), rtol=1e-6)
+        np.testing.assert_allclose(weight.prefix_bias(3), old.prefix_bias(3), atol=1e-6)
+        want = refiner.refined(Refinement()).weights[name]
+        np.testing.assert_allclose(weight.dense(), want.dense(), atol=1e-5)
+        np.testing.assert_allclose(weight.bias_value(), want.bias_value(), atol=1e-5)
+
+
 def test_a_ladder_rises_from_no_term_to_all() -> None:
     model, data = network(5, "lstm", "gru")
     refined = Refiner(model, data).refined(Refinement())
