@@ -22,10 +22,16 @@ from modelflex.errors import UserError
 from modelflex.execute.gradients import Forward
 from modelflex.execute.interpret import Interpreter
 from modelflex.progressive import tuning
-from modelflex.progressive.choosing import Target, choose, operations_price, tuned
+from modelflex.progressive.choosing import (
+    Target,
+    choose,
+    fit_together,
+    operations_price,
+    tuned,
+)
 from modelflex.progressive.climbing import climb, term_weights
 from modelflex.progressive.refining import Refinement, Refiner
-from modelflex.progressive.tuning import Parameter, check_tunable, tune
+from modelflex.progressive.tuning import Parameter, check_tunable, rungs_near, tune
 from modelflex.testing.generators import (
     make_model,
     random_carrying_model,
@@ -271,7 +277,7 @@ def test_without_a_rung_near_the_quality_there_is_no_other_offer() -> None:
     refiner, target = Refiner(case.dense, case.pilot), Target(quality=1e9)
     original = outputs(case.dense, case.judged)
     (offer,) = choose(refiner, original, case.judged, [WHOLE], target, operations_price)
-    given = case.dense, case.pilot, original, case.judged, target, operations_price, 3
+    given = refiner, case.pilot, original, case.judged, target, operations_price, 3
     assert tuned(offer, *given) is offer
 
 
@@ -280,11 +286,26 @@ def test_a_tuned_offer_has_a_ladder_of_its_own() -> None:
     refiner, target = Refiner(case.dense, case.pilot), Target(quality=0.05)
     original = outputs(case.dense, case.judged)
     (offer,) = choose(refiner, original, case.judged, [WHOLE], target, operations_price)
-    found = tuned(offer, case.dense, case.pilot, original, case.judged, target, operations_price, 4)
+    found = tuned(offer, refiner, case.pilot, original, case.judged, target, operations_price, 4)
     assert (offer.tuning_steps, found.tuning_steps) == (0, 4)
     assert found.label == f"{offer.label}, tuned"
     assert found.ladder == climb(found.model, original, case.judged) != offer.ladder
     assert found.price == operations_price(found.model, found.rung.terms)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_all_terms_of_a_tuned_offer_are_the_dense_network(cell: str) -> None:
+    """And its first ones are those that were tuned."""
+    case = Case(8, cell)
+    refiner, quality = Refiner(case.dense, case.pilot), 0.1
+    whole = dict.fromkeys(refiner.weights, WHOLE)
+    found = fit_together(refiner, whole, case.refined, case.pilot, case.ladder, quality, steps=20)
+    want = outputs(case.dense, case.fresh)
+    assert np.abs(outputs(found, case.fresh) - want).max() < 1e-4 * np.abs(want).max()
+    rung = max(rungs_near(case.ladder, quality), key=lambda r: r.operations).terms
+    alone = outputs(case.tuned(quality, 20), case.fresh, rung)
+    assert np.abs(alone - want).max() > 1e-3 * np.abs(want).max()
+    np.testing.assert_allclose(outputs(found, case.fresh, rung), alone, atol=1e-4)
 
 
 def test_the_same_seed_gives_the_same_terms() -> None:
@@ -362,7 +383,7 @@ def test_what_tuning_spoils_is_not_the_best_offer(monkeypatch: pytest.MonkeyPatc
     refiner, target = Refiner(case.dense, case.pilot), Target(quality=0.02)
     original = outputs(case.dense, case.judged)
     (offer,) = choose(refiner, original, case.judged, [WHOLE], target, operations_price)
-    found = tuned(offer, case.dense, case.pilot, original, case.judged, target, operations_price, 3)
+    found = tuned(offer, refiner, case.pilot, original, case.judged, target, operations_price, 3)
     assert not found.met
     assert target.better(offer) < target.better(found)
 
