@@ -43,8 +43,9 @@ double real_of(nb::handle given) {
 
 }  // namespace
 
-Budget::Budget(Plan &plan) : plan_(plan), limits_(plan.refinements.size()), used_(plan.refinements.size()), shares_(plan.refinements.size()),
-      ticks_(plan.refinements.size()) {}
+Budget::Budget(Plan &plan)
+    : plan_(plan), limits_(plan.refinements.size()), used_(plan.refinements.size()),
+      shares_(plan.refinements.size()), ticks_(plan.refinements.size()) {}
 
 void Budget::describe(const nb::tuple &names, nb::object answer) {
     require(names.size() == size(), "a name for each refinement");

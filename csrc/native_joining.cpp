@@ -45,10 +45,10 @@ void Plan::take_entering() {
 
 // Which refinements of a step read x where the caller has it, and how many of its elements.
 void Plan::take_in_place() {
-    const PlanEnd end = {rows, state_bytes, memory_bytes, {}, {y.place, y.size * sizeof(float)}};
     if (integer || rows > 1 || !weights->kernels->refine_halves_f32) {
         return;
     }
+    const PlanEnd end = {rows, state_bytes, memory_bytes, {}, {y.place, y.size * sizeof(float)}};
     std::vector<LoadedCall *> calls;
     size_t width = 8; // of packed.h
     for (Stage &stage : made_) {
@@ -57,10 +57,10 @@ void Plan::take_in_place() {
                 calls.push_back(&made);
                 if (made.call.kernel == MF_REFINE_F32) {
                     const Weights::Product &v = weights->at(made.call.refinement->inner_site);
-                    if (!v.ascending) {
+                    width = std::lcm(width, size_t{v.width});
+                    if (!v.ascending || width > x.size) { // nor does it grow further, beyond what size_t holds
                         return;
                     }
-                    width = std::lcm(width, size_t{v.width});
                 }
             }
         }

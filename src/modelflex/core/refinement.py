@@ -218,7 +218,7 @@ def _closed_form(
     count = min(terms, size, w.shape[1], max(rank for _, _, rank in found))
     u = np.concatenate([np.linalg.solve(lower.T, q[:, :count]) for q, _, _ in found])
     v = np.stack([q[:, :count].T @ seen for q, seen, _ in found], axis=1)
-    return u, v.reshape(count * groups, -1)
+    return u, v.reshape(count * groups, w.shape[1])
 
 
 def _greedy(

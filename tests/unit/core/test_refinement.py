@@ -256,6 +256,16 @@ def test_given_terms_are_completed_to_the_map(
         )
 
 
+def test_terms_that_none_may_follow_stay_as_they_are() -> None:
+    w, inputs, _ = case(0, 4, 5)
+    shapes = (4, 3), (3, 5), (3,), (4,)
+    head = Factors(*(np.random.default_rng(1).normal(size=shape) for shape in shapes))
+    made = completed(w, head, 0, InputMetric.of(inputs))
+    assert made.terms == 3
+    np.testing.assert_array_equal(made.matrix(), head.matrix())
+    np.testing.assert_array_equal(made.bias(), head.bias())
+
+
 def test_sample_of_few_rows_gives_what_its_moment_gives() -> None:
     """C > n: the moment is never formed."""
     w, inputs, importance = case(5, 8, 60, 20)
