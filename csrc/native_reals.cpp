@@ -99,14 +99,15 @@ bool Reals::read_numpy(PyObject *object, bool writable) {
 }
 
 void Reals::read_buffer(PyObject *object, const char *name, bool writable) {
-    if (PyObject_HasAttrString(object, "mask") == 1) {  // numpy.ma: its buffer has what the mask hides
-        throw std::invalid_argument(std::string(name) +
-                                    " is a masked array; expected an array without a mask");
-    }
     const int flags = PyBUF_FORMAT | PyBUF_C_CONTIGUOUS | (writable ? PyBUF_WRITABLE : 0);
     if (PyObject_GetBuffer(object, &view_, flags)) {
         PyErr_Clear();
         fail(name, "is no C-contiguous array that can be used in place");
+    }
+    if (PyObject_HasAttrString(object, "mask") == 1) {  // numpy.ma: its buffer has what the mask hides
+        PyBuffer_Release(&view_);
+        throw std::invalid_argument(std::string(name) +
+                                    " is a masked array; expected an array without a mask");
     }
     const char *format = view_.format ? view_.format : "B";
     format += *format == '@' || *format == '=' || *format == native_order();

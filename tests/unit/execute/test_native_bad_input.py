@@ -58,6 +58,39 @@ def test_arrays_between_addresses_of_their_type_are_refused(runtime: Runtime) ->
         runtime.step(X, unaligned(np.empty(runtime.outputs)))
 
 
+def test_masked_arrays_are_refused_by_that_name(runtime: Runtime) -> None:
+    """Not as an array of another kind: their buffer would do, with what the mask hides."""
+    hidden = np.ma.array(np.zeros((3, 8)), mask=np.eye(3, 8))
+    for call in (
+        lambda: runtime.step(hidden[0]),
+        lambda: runtime.run(hidden),
+        lambda: runtime.step(np.zeros(8), np.ma.array(np.zeros(runtime.outputs))),
+    ):
+        with pytest.raises(ValueError, match="is a masked array; expected an array without a mask"):
+            call()
+    for data in ([hidden], hidden[None]):
+        with pytest.raises(UserError, match="sequence 0 of the data is a masked array"):
+            runtime.run_batch(data)
+    with pytest.raises(UserError, match="masked array"):
+        Sequences(hidden, np.array([3]))
+    state = runtime.state
+    slot = next(iter(next(iter(state.values()))))
+    stage = next(iter(state))
+    with pytest.raises(UserError, match="masked array"):
+        runtime.state = {**state, stage: {**state[stage], slot: np.ma.array(state[stage][slot])}}
+
+
+class Column:
+    """As columns of pandas: what is called mask is a method, and there is no buffer."""
+
+    def mask(self) -> None: ...
+
+
+def test_what_merely_has_something_called_mask_is_told_what_it_lacks(runtime: Runtime) -> None:
+    with pytest.raises(ValueError, match="x is no C-contiguous array"):
+        runtime.step(Column())  # type: ignore[arg-type]
+
+
 def test_batches_of_any_memory_are_taken() -> None:
     case = cached_case(0)
     wanted = run_native(case.program, case.data).outputs

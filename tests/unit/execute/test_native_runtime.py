@@ -82,28 +82,6 @@ def test_bad_input_raises_and_changes_nothing(runtime: Runtime, name: str) -> No
             np.testing.assert_array_equal(value, after[stage][slot])
 
 
-def test_masked_arrays_are_refused_by_that_name(runtime: Runtime) -> None:
-    """Not as an array of another kind: their buffer would do, with what the mask hides."""
-    hidden = np.ma.array(np.zeros((3, 8)), mask=np.eye(3, 8))
-    for call in (
-        lambda: runtime.step(hidden[0]),
-        lambda: runtime.run(hidden),
-        lambda: runtime.step(np.zeros(8), np.ma.array(np.zeros(runtime.outputs))),
-    ):
-        with pytest.raises(ValueError, match="is a masked array; expected an array without a mask"):
-            call()
-    for data in ([hidden], hidden[None]):
-        with pytest.raises(UserError, match="sequence 0 of the data is a masked array"):
-            runtime.run_batch(data)
-    with pytest.raises(UserError, match="masked array"):
-        Sequences(hidden, np.array([3]))
-    state = runtime.state
-    slot = next(iter(next(iter(state.values()))))
-    stage = next(iter(state))
-    with pytest.raises(UserError, match="masked array"):
-        runtime.state = {**state, stage: {**state[stage], slot: np.ma.array(state[stage][slot])}}
-
-
 def test_bad_results_raise(runtime: Runtime) -> None:
     x, size = np.zeros(8, np.float32), runtime.outputs
     for out in (
