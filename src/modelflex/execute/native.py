@@ -41,9 +41,11 @@ class Runtime:
         step: (x, out=None, *, terms=None, budget=None, deadline_s=None) → y, or within a limit `Answer`:
             one time step. x [inputs] is a C-contiguous float32 or float64 array, the result [outputs]
             has its type (float64 holds the integers' results exactly). With `out`, the result is
-            written there. Where the network reads only the last step somewhere, the result is what it
-            gives if the sequence ends here. At most one limit, of a network some of whose weights are
-            sums of terms (docs/progressive.md):
+            written there, which may be where x is. x is read where it lies: nobody may write to it
+            before the step has returned, neither another thread nor the stream's own clock. Where the
+            network reads only the last step somewhere, the result is what it gives if the sequence ends
+            here. At most one limit, of a network some of whose weights are sums of terms
+            (docs/progressive.md):
             terms: how many of the first terms of every weight are computed; or weight → how many, all
                 of a weight that is not named. What is beyond all terms is all of them.
             budget: multiplications and additions of terms, 0 or more: the highest rung of `ladder`
