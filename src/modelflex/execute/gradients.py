@@ -15,8 +15,10 @@ from modelflex.core.graph import Graph, Op
 from modelflex.core.packing import Packing, make_packing
 from modelflex.core.program import Program, Stage
 from modelflex.core.tracer import Product
-from modelflex.execute.interpret import Interpreter
+from modelflex.execute.interpret import Interpreter, chunks
 
+PASS_STEPS = 10_000
+"""Time steps that are gone back through at once, about: all their values are kept."""
 Values = dict[int, Array]
 Seed = Callable[[Array], Array]
 """Outputs [N or ΣT, K] in the order of the sequences → the objective's gradient in them, likewise."""
@@ -92,14 +94,15 @@ def _sample_gradients(
 
     def start(outputs: Array) -> Array:
         nonlocal rows
-        rows = outputs.shape[0]
+        rows += outputs.shape[0]
         if output == VALUES:
             return _scaled_noise(rng, outputs)
         count, seed = judged(output, outputs.shape[1]), np.zeros(outputs.shape)
         seed[:, :count] = _drawn(rng, outputs[:, :count])
         return seed
 
-    backpropagate(program, sequences, start, visit)
+    for _, part in chunks(sequences, PASS_STEPS):
+        backpropagate(program, part, start, visit)
     return rows
 
 

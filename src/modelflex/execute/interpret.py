@@ -104,7 +104,7 @@ class Interpreter:
             )
         runs = [
             _Run(self, part, capture, state and _slice_state(state, first, part.count), terms or {})
-            for first, part in _chunks(sequences, self._chunk_steps)
+            for first, part in chunks(sequences, self._chunk_steps)
         ]
         counts = {site: _Counter() for site in self.program.products}
         for run in runs:
@@ -164,7 +164,7 @@ def _matrix(product: Product) -> Array:
     return np.ascontiguousarray(matrix.T, np.float32 if bound < 1 << 24 else np.float64)
 
 
-def _chunks(sequences: Sequences, limit: int) -> list[tuple[int, Sequences]]:
+def chunks(sequences: Sequences, limit: int) -> list[tuple[int, Sequences]]:
     """(number of the first sequence, sequences) of at most `limit` steps or one sequence, in order."""
     if sequences.steps <= limit:
         return [(0, sequences)]

@@ -25,7 +25,7 @@ from modelflex.execute.interpret import Interpreter
 from modelflex.progressive.encoding import in_integers
 from modelflex.registry import CELLS
 
-SHOWN_STEPS = 10_000
+SHOWN_STEPS = 40_000
 SHOWN_NUMBERS = 1 << 25
 """Time steps, and numbers of their inputs, from which terms learn what matters; at most about so many."""
 MIXED = 0.8
