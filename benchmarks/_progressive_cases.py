@@ -30,7 +30,7 @@ from modelflex.progressive.refining import Refinement, Refiner
 LEVELS = (1.0, 0.1, 0.01, 0.001)
 """KL divergences, nats."""
 NETWORKS = {
-    "vowels": ("vowels LSTM-128", 3, 1, 1, None),
+    "vowels": ("vowels LSTM-128", 6, 1, 1, None),
     "digits": ("digits LSTM-256×2", 3, 4, 2, None),
     "characters": ("Shakespeare LSTM-320", 3, 4, 2, 200),
 }
@@ -216,8 +216,12 @@ def load_cases(name: str, folder: Path) -> list[Case]:
     """The checkpoints of a network that are there."""
     wanted, count, every, every_test, steps = NETWORKS[name]
     family: Family = next(f for f in FAMILIES if f.name == wanted)
+    seeds = [
+        tuple(n.replace("seed0", f"seed{i}") for n in family.checkpoints[0]) for i in range(count)
+    ]
+    family = replace(family, checkpoints=tuple((weights, at) for weights, at in seeds))
     cases = []
-    for weights, at, data in prepared(family, folder)[:count]:
+    for weights, at, data in prepared(family, folder):
         parts = {part: load_sequences(data / f"{part}.npz") for part in ("validation", "test")}
         first = data / "calibration.npz"
         train = load_sequences(first if first.exists() else data / "train.npz")
