@@ -166,7 +166,9 @@ def aggregates(seconds: Sequence[float]) -> list[dict[str, Any]]:
         cases[name] = np.exp(np.interp(np.log(values), np.log(limits), np.log(speedups)))
     part = round(top / float(speedups[3]) * ROWS)
     if part < ROWS:
-        name = f"the four rows, KL ≤ 1 beside the dense product's first {part} of {ROWS} rows (a fit)"
+        name = (
+            f"the four rows, KL ≤ 1 beside the dense product's first {part} of {ROWS} rows (a fit)"
+        )
         cases[name] = np.array([*speedups[:3], speedups[3] * part / ROWS])
     rest = 5 * AGGREGATES["mean"] - top - float(speedups[:3].sum())
     if rest > 0:
