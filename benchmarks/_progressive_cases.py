@@ -24,7 +24,7 @@ from modelflex.execute.interpret import Interpreter
 from modelflex.importers.data import load_sequences
 from modelflex.importers.models import load_model
 from modelflex.progressive.choosing import fit_together
-from modelflex.progressive.climbing import climb, operations, term_weights
+from modelflex.progressive.climbing import climb, operations
 from modelflex.progressive.refining import Refinement, Refiner
 
 LEVELS = (1.0, 0.1, 0.01, 0.001)
@@ -216,18 +216,20 @@ def load_cases(name: str, folder: Path) -> list[Case]:
     """The checkpoints of a network that are there."""
     wanted, count, every, every_test, steps = NETWORKS[name]
     family: Family = next(f for f in FAMILIES if f.name == wanted)
-    seeds = [
-        tuple(n.replace("seed0", f"seed{i}") for n in family.checkpoints[0]) for i in range(count)
-    ]
-    family = replace(family, checkpoints=tuple((weights, at) for weights, at in seeds))
+    weights, data = family.checkpoints[0]
+    names = (
+        (weights.replace("seed0", f"seed{i}"), data.replace("seed0", f"seed{i}"))
+        for i in range(count)
+    )
+    family = replace(family, checkpoints=tuple(names))
     cases = []
-    for weights, at, data in prepared(family, folder):
-        parts = {part: load_sequences(data / f"{part}.npz") for part in ("validation", "test")}
-        first = data / "calibration.npz"
-        train = load_sequences(first if first.exists() else data / "train.npz")
+    for stored, at, parts_at in prepared(family, folder):
+        parts = {part: load_sequences(parts_at / f"{part}.npz") for part in ("validation", "test")}
+        first = parts_at / "calibration.npz"
+        train = load_sequences(first if first.exists() else parts_at / "train.npz")
         cases.append(
             Case(
-                f"{wanted} {Path(weights).name}",
+                f"{wanted} {Path(stored).name}",
                 load_model(at),
                 Draw(family.draw.limit).apply(train, 0),
                 _some(parts["validation"], every, steps),
@@ -249,7 +251,3 @@ def _some(data: Sequences, n: int, steps: int | None) -> Sequences:
         [np.arange(a, a + length) for a, length in zip(starts, lengths, strict=True)]
     )
     return Sequences(chosen.x[rows], lengths, None if chosen.y is None else chosen.y[rows])
-
-
-__all__ = ["LEVELS", "NETWORKS", "Case", "Course", "cut_path", "load_cases", "term_path",
-           "term_weights", "terms_within"]  # fmt: skip
