@@ -1,4 +1,4 @@
-"""What the tests of wrong input share."""
+"""What tests of commands share: their exit codes, and how they refuse wrong input."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ from modelflex.cli import main
 Spoil = Callable[[Path], object]
 
 
+def exit_code(*arguments: object) -> int:
+    """Of a command that is run in this process."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in arguments])
+    return int(ended.value.code or 0)
+
+
 def one_line(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """The message of a command that must refuse its input."""
     capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        main(list(arguments))
+    assert exit_code(*arguments) == 2
     captured = capsys.readouterr()
-    assert stop.value.code == 2
     assert captured.out == ""
     lines = captured.err.splitlines()
     assert len(lines) == 1, captured.err

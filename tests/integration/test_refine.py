@@ -10,7 +10,6 @@ import pytest
 
 import modelflex
 from modelflex import pipeline
-from modelflex.cli import main
 from modelflex.core.ladder import LADDER_JSON, read_ladder
 from modelflex.core.model import Layer, Model
 from modelflex.core.program import build_program
@@ -20,6 +19,8 @@ from modelflex.execute.kernels import HAVE_NATIVE
 from modelflex.export.artefact import save_artefact
 from modelflex.export.onnx_sequence import sequence_graph
 from modelflex.progressive.climbing import all_terms
+
+from .refusal import exit_code
 
 
 @pytest.fixture
@@ -41,13 +42,6 @@ def given(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "m", data
 
 
-def run(*arguments: object) -> int:
-    """The command's exit code."""
-    with pytest.raises(SystemExit) as ended:
-        main([str(a) for a in arguments])
-    return int(ended.value.code or 0)
-
-
 def test_what_is_written_is_a_model_with_its_ladder(
     given: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -65,7 +59,7 @@ def test_what_is_written_is_a_model_with_its_ladder(
         "--kept",
         "1,0.4",
     )
-    assert run(*command, "--task", "classification", "--json") == 0
+    assert exit_code(*command, "--task", "classification", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert told["met"]
     best = told["offers"][0]
@@ -76,7 +70,7 @@ def test_what_is_written_is_a_model_with_its_ladder(
     assert all(rung.metric is not None for rung in ladder.rungs)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     assert (
-        run(*command, "--task", "classification") == 0
+        exit_code(*command, "--task", "classification") == 0
     )  # replaces its own folder, with the same bytes
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert "of dense" in capsys.readouterr().out
@@ -86,7 +80,7 @@ def test_an_fpga_prices_terms(given: tuple[Path, Path], capsys: pytest.CaptureFi
     model, data = given
     command = ("refine", model, "--data", data, "--on", "zc706", "--deadline-s", "1e-5", "--json")
     for more in ((), ("--per-gate",)):
-        assert run(*command, *more) == 0
+        assert exit_code(*command, *more) == 0
         told = json.loads(capsys.readouterr().out)
         assert told["price_unit"] == "s"
         assert 0 < told["offers"][0]["price"] < 1e-5
@@ -99,7 +93,7 @@ def test_the_runtime_spends_budgets_by_the_ladder(
     model, data = given
     out = tmp_path / "out"
     command = ("refine", model, "--data", data, "--out", out, "--deadline-s", "1", "--json")
-    assert run(*command) == 0
+    assert exit_code(*command) == 0
     assert json.loads(capsys.readouterr().out)["price_unit"] == "s"
     ladder = read_ladder(out / LADDER_JSON, all_terms(modelflex.load(out)))
     runtime = modelflex.compile(out)
@@ -147,7 +141,7 @@ def test_mistakes_are_told_in_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     model, data = given
-    assert run("refine", model, "--data", data, *more) == 2
+    assert exit_code("refine", model, "--data", data, *more) == 2
     error = capsys.readouterr().err
     assert says in error
     assert error.count("\n") == 1
@@ -157,7 +151,7 @@ def test_one_sequence_is_too_little(given: tuple[Path, Path], tmp_path: Path) ->
     model, _ = given
     data = tmp_path / "one.npz"
     np.savez(data, x=np.ones((4, 5), np.float32), lengths=np.array([4]))
-    assert run("refine", model, "--data", data) == 2
+    assert exit_code("refine", model, "--data", data) == 2
 
 
 def test_operations_are_a_limit_on_any_platform(
@@ -165,10 +159,10 @@ def test_operations_are_a_limit_on_any_platform(
 ) -> None:
     model, data = given
     command = ("refine", model, "--data", data, "--operations", "500", "--json")
-    assert run(*command) == 0
+    assert exit_code(*command) == 0
     told = json.loads(capsys.readouterr().out)
     assert 0 < told["offers"][0]["rung"]["operations"] <= 500
-    assert run(*command, "--on", "zc706") == 0
+    assert exit_code(*command, "--on", "zc706") == 0
     assert json.loads(capsys.readouterr().out) == told
 
 
@@ -177,17 +171,17 @@ def test_other_commands_take_refined_models_as_they_are_or_refuse_them(
 ) -> None:
     model, data = given
     out = tmp_path / "out"
-    assert run("refine", model, "--data", data, "--out", out) == 0
-    assert run("analyze", out, "--data", data) == 2
+    assert exit_code("refine", model, "--data", data, "--out", out) == 0
+    assert exit_code("analyze", out, "--data", data) == 2
     assert "consists of terms" in capsys.readouterr().err
-    assert run("simulate", out, "--platform", "cortex_m7", "--json") == 0
+    assert exit_code("simulate", out, "--platform", "cortex_m7", "--json") == 0
     priced = json.loads(capsys.readouterr().out)
     assert priced["recipe"] is None
     terms = next(iter(all_terms(modelflex.load(out)).values()))
     # A term of one v over 5 inputs and 8 old outputs, and of 32 rows; the head once in 100 steps.
     assert priced["cost"]["macs_per_step"] == pytest.approx(terms * (13 + 32) + 24 / 100)
     assert priced["terms"] == {"lstm0.w": terms}
-    assert run("simulate", out, "--platform", "counts", "--json") == 0
+    assert exit_code("simulate", out, "--platform", "counts", "--json") == 0
     counts = json.loads(capsys.readouterr().out)["cost"]
     assert counts["macs_per_step"] == priced["cost"]["macs_per_step"]
 
@@ -197,9 +191,9 @@ def test_what_a_refined_model_is_is_told_of_all_its_terms(
 ) -> None:
     model, data = given
     out = tmp_path / "out"
-    assert run("refine", model, "--data", data, "--out", out, "--json") == 0
+    assert exit_code("refine", model, "--data", data, "--out", out, "--json") == 0
     ladder = json.loads(capsys.readouterr().out)["ladder"]
-    assert run("analyze", out, "--json") == 0
+    assert exit_code("analyze", out, "--json") == 0
     lstm, head = json.loads(capsys.readouterr().out)["layers"]
     (terms,) = lstm["terms"].values()
     assert lstm["macs_per_step"] == terms * (13 + 32)
@@ -208,7 +202,7 @@ def test_what_a_refined_model_is_is_told_of_all_its_terms(
     assert lstm["parameters"] == terms * (13 + 1 + 32) + 32
     assert lstm["bytes"] == 4 * lstm["parameters"]
     assert (head["terms"], head["macs_per_step"], head["operations_per_step"]) == ({}, 24, 48)
-    assert run("analyze", out) == 0
+    assert exit_code("analyze", out) == 0
     assert f"those of all terms ({terms} of lstm0.w)" in capsys.readouterr().out
 
 
@@ -217,13 +211,13 @@ def test_words_that_are_too_narrow_say_what_to_do_about_it(
 ) -> None:
     model, data = given
     out, wide = tmp_path / "out", tmp_path / "wide.toml"
-    assert run("refine", model, "--data", data, "--out", out) == 0
+    assert exit_code("refine", model, "--data", data, "--out", out) == 0
     capsys.readouterr()
-    assert run("simulate", out, "--platform", "zc706") == 0
+    assert exit_code("simulate", out, "--platform", "zc706") == 0
     told = " ".join(capsys.readouterr().out.split())
     assert "words of 16 bits: set word_bits = 32 in the table [platform] of a .toml file" in told
     wide.write_text('[platform]\nname = "fpga"\nspec = "zc706"\nword_bits = 32\n')
-    assert run("simulate", out, "--platform", wide) == 0
+    assert exit_code("simulate", out, "--platform", wide) == 0
     assert "Not priced" not in capsys.readouterr().out
 
 

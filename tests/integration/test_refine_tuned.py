@@ -11,7 +11,6 @@ import pytest
 import modelflex
 from modelflex import pipeline
 from modelflex.calibrate import calibrate
-from modelflex.cli import main
 from modelflex.compress import compress
 from modelflex.core.ladder import LADDER_JSON, read_ladder
 from modelflex.core.program import build_program
@@ -25,6 +24,8 @@ from modelflex.progressive import tuning
 from modelflex.progressive.climbing import all_terms, climb
 from modelflex.testing.generators import random_model, random_recipe, random_sequences
 
+from .refusal import exit_code
+
 
 @pytest.fixture
 def given(tmp_path: Path) -> tuple[Path, Path]:
@@ -37,13 +38,6 @@ def given(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "m", tmp_path / "data.npz"
 
 
-def run(*arguments: object) -> int:
-    """The command's exit code."""
-    with pytest.raises(SystemExit) as ended:
-        main([str(a) for a in arguments])
-    return int(ended.value.code or 0)
-
-
 def test_what_is_written_is_the_tuned_network_with_its_own_ladder(
     given: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -51,7 +45,7 @@ def test_what_is_written_is_the_tuned_network_with_its_own_ladder(
     out = tmp_path / "out"
     # Within these operations no other offer comes as close as the tuned one.
     command = ("refine", model, "--data", data, "--operations", "400", "--importance", "diagonal")
-    assert run(*command, "--tune", "60", "--out", out, "--json") == 0
+    assert exit_code(*command, "--tune", "60", "--out", out, "--json") == 0
     printed = capsys.readouterr()
     assert printed.err == ""
     told = json.loads(printed.out)
@@ -75,7 +69,7 @@ def test_what_is_written_is_the_tuned_network_with_its_own_ladder(
             answer = runtime.step(x, budget=rung.operations)
             assert answer.terms == rung.terms
             np.testing.assert_allclose(answer.y, y, rtol=FLOAT_TOLERANCE, atol=FLOAT_TOLERANCE)
-    assert run(*command, "--tune", "60") == 0
+    assert exit_code(*command, "--tune", "60") == 0
     assert "tuned" in capsys.readouterr().out
 
 
@@ -84,9 +78,9 @@ def test_without_a_rung_near_the_quality_nothing_claims_to_be_tuned(
 ) -> None:
     model, data = given
     command = ("refine", model, "--data", data, "--quality", "1e9", "--json")
-    assert run(*command) == 0
+    assert exit_code(*command) == 0
     without = capsys.readouterr().out
-    assert run(*command, "--tune", "5") == 0
+    assert exit_code(*command, "--tune", "5") == 0
     assert capsys.readouterr().out == without
 
 
@@ -106,7 +100,7 @@ def test_mistakes_are_told_in_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     model, data = given
-    assert run("refine", model, "--data", data, *more) == 2
+    assert exit_code("refine", model, "--data", data, *more) == 2
     error = capsys.readouterr().err
     assert says in error
     assert error.count("\n") == 1
@@ -121,7 +115,7 @@ def test_compressed_networks_are_not_tuned(
     small = compress(model, recipe, calibrate(model, load_sequences(data))).model
     save_artefact(small, tmp_path / "small", recipe=None, provenance={})
     for more in ((), ("--bits", "8")):
-        assert run("refine", tmp_path / "small", "--data", data, "--tune", "5", *more) == 2
+        assert exit_code("refine", tmp_path / "small", "--data", data, "--tune", "5", *more) == 2
         error = capsys.readouterr().err
         assert "which is compressed" in error
         assert error.count("\n") == 1
@@ -132,7 +126,7 @@ def test_overflow_is_one_line(
 ) -> None:
     model, data = given
     monkeypatch.setattr(tuning, "RATE", 1e39)
-    assert run("refine", model, "--data", data, "--tune", "3") == 2
+    assert exit_code("refine", model, "--data", data, "--tune", "3") == 2
     error = capsys.readouterr().err
     assert "not finite" in error
     assert error.count("\n") == 1
